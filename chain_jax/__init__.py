@@ -1,0 +1,1 @@
+"""CHAIN: short binary codes for videos, learnt without labels, in JAX."""

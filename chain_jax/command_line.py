@@ -1,0 +1,42 @@
+"""How every offline command reads its flags and reports their misuse."""
+
+import argparse
+import pathlib
+from typing import NoReturn
+
+from chain_jax.errors import InputError
+
+
+class CommandParser(argparse.ArgumentParser):
+  """An `ArgumentParser` whose usage errors are one line, as all our errors.
+
+  Parse inside `errors.run_command`: bad usage raises `InputError`, exit code 2.
+  """
+
+  def __init__(self, *, module: str, description: str, example: str):
+    """Takes the module run by `python -m`, what it does, one example."""
+    super().__init__(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+  def error(self, message: str) -> NoReturn:
+    """Raises the complaint instead of printing usage and leaving."""
+    raise InputError(f"{message}; see {self.prog} --help.")
+
+
+def check_output_file(output: str | None) -> None:
+  """Raises `InputError` early when `--output` has no folder to land in."""
+  if output is None:
+    return
+  path = pathlib.Path(output)
+  if path.is_dir():
+    raise InputError(f"`--output` must be a file, got the folder {output}.")
+  if not path.absolute().parent.is_dir():
+    raise InputError(
+        f"`--output` must be in a folder that exists, got {output}; make"
+        f" {path.absolute().parent} first."
+    )

@@ -1,0 +1,45 @@
+"""Two kinds of failure, and how a command ends on each.
+
+An error's text is one line: the field or file, the rule, the value, the way
+out. No command shows a traceback for a user's mistake.
+"""
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(ValueError):
+  """What the user gave is at fault: a flag, a config field, an input file."""
+
+
+class RunError(RuntimeError):
+  """The input was fine and the run failed: full disk, non-finite loss."""
+
+
+def run_command(command: Callable[[], None]) -> int:
+  """Runs a command and turns its failure into one line on standard error.
+
+  Args:
+    command: Does the work; raises `InputError`, `RunError` or `OSError`.
+
+  Returns:
+    The exit code: 0, or 2 for bad usage or input, or 1 for a failed run.
+
+  >>> run_command(lambda: None)
+  0
+  """
+  try:
+    command()
+  except InputError as error:
+    return _report(error, exit_code=2)
+  except (RunError, OSError) as error:
+    return _report(error, exit_code=1)
+  except KeyboardInterrupt:
+    return _report("interrupted; what was written stays valid", exit_code=1)
+  return 0
+
+
+def _report(error: Exception | str, *, exit_code: int) -> int:
+  line = " ".join(str(error).split())
+  print(f"error: {line}", file=sys.stderr, flush=True)
+  return exit_code

@@ -1,0 +1,37 @@
+"""Installs chain_jax; everything but the dependencies stands in pyproject.toml."""
+
+import setuptools
+
+_REQUIRED = [
+    # Tried on Python 3.11 (jax 0.10.2) and Python 3.12 (jax 0.11.2).
+    "jax>=0.10.2,<0.12",
+    "flax>=0.12",
+    "optax>=0.2.5",
+    "orbax-checkpoint>=0.11.20",
+    "grain>=0.2.12",
+    "array_record",
+    "tensorflow-datasets>=4.9.9",
+    "numpy>=2.0",
+    "absl-py",
+    "ml_collections>=1.0",
+    "msgpack",
+    "crc32c",
+    "jaxtyping",
+    "tensorboardX",
+    "h5py",
+    "scipy",
+    "faiss-cpu",
+    "matplotlib",
+    "tqdm",
+]
+
+setuptools.setup(
+    packages=setuptools.find_packages(include=["chain_jax", "chain_jax.*"]),
+    install_requires=_REQUIRED,
+    extras_require={
+        "video": ["av"],
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        "dev": ["pytest", "ruff", "pyink", "beartype"],
+    },
+)

@@ -1,0 +1,34 @@
+"""Checks every annotated shape, on eight forced CPU devices."""
+
+import os
+import subprocess
+
+# Before jax is imported: tests of sharding need more than one device.
+_DEVICES = "--xla_force_host_platform_device_count=8"
+if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+jaxtyping.install_import_hook("chain_jax", "beartype.beartype")
+
+# grain reads absl's flags when it starts worker processes.
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A disk of 512 KiB: room for one tiny checkpoint and little more."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  mounted = subprocess.run(
+      ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)],
+      capture_output=True,
+  )
+  if mounted.returncode:
+    pytest.skip("a small disk needs the right to mount one")
+  yield folder
+  subprocess.run(["umount", "-l", str(folder)], check=True)
