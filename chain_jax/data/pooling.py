@@ -1,0 +1,75 @@
+"""What a whole set's features amount to: a mean a video, statistics."""
+
+import numpy as np
+from jaxtyping import Float32
+
+from chain_jax.data.records import plain_frames
+from chain_jax.data.sources import VideoSource, read_in_blocks
+
+
+def pooled_features(
+    source: VideoSource, *, l2_normalise: bool = True
+) -> Float32[np.ndarray, "n dim"]:
+  """Averages the plain frames of every video: the baselines' features.
+
+  Args:
+    source: Any source; only one block of its videos is in memory at once.
+    l2_normalise: Scale each mean to unit norm; a mean of 0 stays 0.
+
+  Returns:
+    One row a video; of variants, number 0 counts.
+
+  Raises:
+    InputError: If a file turns out to be damaged.
+  """
+  pooled = np.empty((len(source), source.feature_dim), np.float32)
+  for start, block in read_in_blocks(source):
+    for row, frames in enumerate(block, start):
+      pooled[row] = plain_frames(frames).astype(np.float32).mean(axis=0)
+  if l2_normalise:
+    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
+    pooled /= np.where(norms > 0, norms, 1)
+  return pooled
+
+
+def feature_statistics(
+    source: VideoSource,
+    *,
+    max_videos: int,
+    seed: int,
+    l2_normalise: bool = False,
+) -> tuple[Float32[np.ndarray, "dim"], Float32[np.ndarray, "dim"]]:
+  """Measures each feature dimension over the frames of a sample of videos.
+
+  Args:
+    source: Any source; of variants, number 0 counts.
+    max_videos: Size of the sample, >= 1; all videos where there are no more.
+    seed: Of the sample; the same seed takes the same videos.
+    l2_normalise: Scale each frame to unit norm first; a frame of 0 stays 0.
+
+  Returns:
+    Mean and standard deviation over all frames, `[dim]` each, gathered in
+    float64. A dimension that never changes has the standard deviation 0.
+
+  Source: Chan, Golub, LeVeque 1983, the pairwise update of mean and M2, which
+  does not cancel where the mean is large.
+  """
+  rng = np.random.default_rng(seed)
+  videos = rng.permutation(len(source))[:max_videos]
+  count = 0
+  mean = np.zeros(source.feature_dim)
+  sum_of_squares = np.zeros(source.feature_dim)  # Of deviations from `mean`.
+  for video in np.sort(videos):
+    frames = plain_frames(source.read_frames(int(video))).astype(np.float64)
+    if l2_normalise:
+      norms = np.linalg.norm(frames, axis=1, keepdims=True)
+      frames /= np.where(norms > 0, norms, 1)
+    video_mean = frames.mean(axis=0)
+    delta = video_mean - mean
+    total = count + len(frames)
+    mean += delta * (len(frames) / total)
+    sum_of_squares += np.square(frames - video_mean).sum(axis=0)
+    sum_of_squares += np.square(delta) * (count * len(frames) / total)
+    count = total
+  std = np.sqrt(sum_of_squares / count)
+  return mean.astype(np.float32), std.astype(np.float32)
