@@ -1,0 +1,1 @@
+"""Every loss of CHAIN, written on the global batch."""

@@ -1,0 +1,95 @@
+"""All terms of CHAIN's loss, weighed and added."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from chain_jax.losses import codes, contrastive, local
+from chain_jax.models import chain
+
+
+class LossWeights(NamedTuple):
+  """Weight of each term, >= 0; 0 keeps the term out of the gradient."""
+
+  contrastive: float = 1.0
+  frame_order: float = 0.1
+  scene_change: float = 0.1
+  quantisation: float = 0.01
+  bit_balance: float = 0.01
+  decorrelation: float = 0.01
+
+
+def total_loss(
+    output: chain.ChainOutput,
+    views: Float[Array, "batch 2 frames dim"],
+    frame_mask: Bool[Array, "batch 2 frames"],
+    frame_permutation: Int[Array, "batch frames"] | None,
+    *,
+    weights: LossWeights,
+    temperature: float,
+    positive_prior: float,
+    scene_threshold_std: float,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+  """Adds the weighted terms.
+
+  Args:
+    output: Of the model on `views`.
+    views: The model's input; the scene changes are read off it.
+    frame_mask: False where a frame is padding.
+    frame_permutation: That the model was given.
+    weights: One a term.
+    temperature: Of `contrastive.nt_xent`.
+    positive_prior: Of `contrastive.nt_xent`.
+    scene_threshold_std: `threshold_std` of `local.scene_change_labels`.
+
+  Returns:
+    The total, and every term by name, unweighted, beside "total"; float32.
+    A term of weight 0 is there too, but "frame_order" only if the output has
+    its logits.
+
+  Raises:
+    ValueError: If a weight is negative, or the frame-order term has a weight
+      but no logits.
+  """
+  _check_weights(weights, output)
+  terms = {
+      "contrastive": contrastive.nt_xent(
+          output.relaxed_codes,
+          temperature=temperature,
+          positive_prior=positive_prior,
+      ),
+      "scene_change": local.scene_change_loss(
+          output.scene_change_logits,
+          *local.scene_change_labels(
+              views, frame_mask, threshold_std=scene_threshold_std
+          ),
+      ),
+      "quantisation": codes.quantisation_loss(output.relaxed_codes),
+      "bit_balance": codes.bit_balance_loss(output.relaxed_codes),
+      "decorrelation": codes.decorrelation_loss(output.relaxed_codes),
+  }
+  if output.frame_order_logits is not None:
+    terms["frame_order"] = local.frame_order_loss(
+        output.frame_order_logits, frame_permutation, frame_mask[:, 0]
+    )
+  total = jnp.zeros(())
+  for name, term in terms.items():
+    # Left out, not multiplied by 0: a NaN must not come through.
+    if getattr(weights, name) > 0:
+      total += getattr(weights, name) * term
+  return total, {**terms, "total": total}
+
+
+def _check_weights(weights: LossWeights, output: chain.ChainOutput) -> None:
+  for name, weight in weights._asdict().items():
+    if not weight >= 0:
+      raise ValueError(
+          f"`weights.{name}` must be >= 0, got {weight}; 0 switches it off."
+      )
+  if weights.frame_order > 0 and output.frame_order_logits is None:
+    raise ValueError(
+        "`weights.frame_order` must be 0 where no view was shuffled, got"
+        f" {weights.frame_order}; give the model a `frame_permutation`."
+    )

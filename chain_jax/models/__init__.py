@@ -1,0 +1,1 @@
+"""The encoder, the hash layer and the two heads."""

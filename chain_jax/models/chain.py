@@ -1,0 +1,227 @@
+"""The whole model: two views of a video in, codes and local answers out."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from chain_jax.models import encoder, hashing, heads
+
+
+class ChainOutput(NamedTuple):
+  """What the model says of a batch; all float32.
+
+  Attributes:
+    hash_logits: Their signs are the codes of both views.
+    relaxed_codes: In [-1, 1]; what the losses on codes work on.
+    frame_order_logits: `[b, s, c]` scores "slot s of the shuffled view 0
+      shows frame c"; None if nothing was shuffled.
+    scene_change_logits: `[b, v, i]` scores a change between frames i, i + 1.
+  """
+
+  hash_logits: Float[Array, "batch 2 num_bits"]
+  relaxed_codes: Float[Array, "batch 2 num_bits"]
+  frame_order_logits: Float[Array, "batch frames frames"] | None
+  scene_change_logits: Float[Array, "batch 2 frames-1"]
+
+
+class ChainModel(nn.Module):
+  """Frame features -> standardise -> project -> encoder -> hash layer, heads.
+
+  Attributes:
+    num_bits: Code length; a positive multiple of 8.
+    width: Of the tokens; even, a multiple of `num_heads`.
+    depth: Number of transformer blocks, >= 0.
+    num_heads: Of the attention.
+    mlp_dim: Hidden width of the blocks' MLPs.
+    dropout_rate: Of the blocks' branches, in [0, 1).
+    l2_normalise: Divide each frame by its Euclidean norm first.
+    hash_hidden_dim: Hidden width of the hash layer; 0 for one linear layer.
+    hash_relaxation: "tanh" or "straight_through".
+    hash_pooling: "pool_then_hash" or "hash_then_mean".
+    normalise_bits: Standardise the logits of a video over its bits.
+    position_scale: Multiplies the sinusoidal positions.
+    branch_init_scale: Variance scale of the last layer of each residual
+      branch at initialisation. At 0 the encoder starts by passing on the
+      projected frames, so that untrained codes are those of a random
+      projection of the mean frame.
+    remat: Trade time for memory in the encoder's backward pass.
+    dtype: Of the computation: "float32", "bfloat16" or such a jnp type.
+      Parameters and outputs are float32 in any case.
+
+  Initialise it with views of the final number of frames: the frame-order
+  head has one class a frame. `encode` takes any number of frames.
+  """
+
+  num_bits: int = 64
+  width: int = 256
+  depth: int = 2
+  num_heads: int = 4
+  mlp_dim: int = 1024
+  dropout_rate: float = 0.0
+  l2_normalise: bool = False
+  hash_hidden_dim: int = 0
+  hash_relaxation: str = "tanh"
+  hash_pooling: str = "pool_then_hash"
+  normalise_bits: bool = True
+  position_scale: float = 0.1
+  branch_init_scale: float = 0.0
+  remat: bool = False
+  dtype: Any = "float32"
+
+  def __post_init__(self):
+    _check_settings(self)
+    hashing.check_settings(
+        num_bits=self.num_bits,
+        hidden_dim=self.hash_hidden_dim,
+        relaxation=self.hash_relaxation,
+        pooling=self.hash_pooling,
+        prefix="hash_",
+    )
+    super().__post_init__()
+
+  def setup(self):
+    """Names the parts; their names are the keys of the parameters."""
+    dtype = jnp.dtype(self.dtype)
+    self.standardizer = encoder.FrameStandardizer(self.l2_normalise, dtype)
+    self.projection = nn.Dense(self.width, dtype=dtype, param_dtype=jnp.float32)
+    self.encoder = encoder.TemporalEncoder(
+        depth=self.depth,
+        num_heads=self.num_heads,
+        mlp_dim=self.mlp_dim,
+        dropout_rate=self.dropout_rate,
+        position_scale=self.position_scale,
+        branch_init_scale=self.branch_init_scale,
+        remat=self.remat,
+        dtype=dtype,
+    )
+    self.hash_layer = hashing.HashLayer(
+        num_bits=self.num_bits,
+        hidden_dim=self.hash_hidden_dim,
+        relaxation=self.hash_relaxation,
+        pooling=self.hash_pooling,
+        normalise_bits=self.normalise_bits,
+        dtype=dtype,
+    )
+    self.frame_order_head = heads.FrameOrderHead(dtype=dtype)
+    self.scene_change_head = heads.SceneChangeHead(dtype=dtype)
+
+  def __call__(
+      self,
+      views: Float[Array, "batch 2 frames dim"],
+      frame_mask: Bool[Array, "batch 2 frames"],
+      frame_permutation: Int[Array, "batch frames"] | None,
+      *,
+      deterministic: bool,
+  ) -> ChainOutput:
+    """Runs both views and, if asked to, view 0 with its frames shuffled.
+
+    Args:
+      views: Frame features of two views of each video.
+      frame_mask: False where a frame is padding.
+      frame_permutation: Slot s of the shuffled view shows frame
+        `frame_permutation[:, s]` of view 0. None skips the shuffled view.
+      deterministic: Switches dropout off; else `apply` needs a "dropout"
+        stream where a rate is above 0.
+
+    Returns:
+      See `ChainOutput`.
+    """
+    if frame_permutation is None and self.is_initializing():
+      batch, _, num_frames, _ = views.shape
+      frame_permutation = jnp.tile(jnp.arange(num_frames), (batch, 1))
+    tokens = self.projection(self.standardizer(views, frame_mask))
+    mask = frame_mask
+    if frame_permutation is not None:
+      # Shuffled before positions are added: positions tell slots, not frames.
+      tokens, mask = _append_shuffled_view(tokens, mask, frame_permutation)
+    tokens = self._encode_views(tokens, mask, deterministic)
+    hashed = self.hash_layer(
+        tokens[:, :2], frame_mask, deterministic=deterministic
+    )
+    order_logits = None
+    if frame_permutation is not None:
+      order_logits = self.frame_order_head(tokens[:, 2])
+    return ChainOutput(
+        hash_logits=hashed.hash_logits,
+        relaxed_codes=hashed.relaxed_codes,
+        frame_order_logits=order_logits,
+        scene_change_logits=self.scene_change_head(tokens[:, :2]),
+    )
+
+  def encode(
+      self,
+      frames: Float[Array, "batch frames dim"],
+      frame_mask: Bool[Array, "batch frames"],
+  ) -> Float[Array, "batch num_bits"]:
+    """Returns the hash logits of single views, always without dropout."""
+    tokens = self.projection(self.standardizer(frames, frame_mask))
+    tokens = self.encoder(tokens, frame_mask, deterministic=True)
+    hashed = self.hash_layer(tokens, frame_mask, deterministic=True)
+    return hashed.hash_logits
+
+  def _encode_views(
+      self,
+      tokens: Float[Array, "batch views frames width"],
+      frame_mask: Bool[Array, "batch views frames"],
+      deterministic: bool,
+  ) -> Float[Array, "batch views frames width"]:
+    # The batch stays the leading axis, so that a batch in shards stays so.
+    rows = tokens.reshape(-1, *tokens.shape[2:])
+    row_mask = frame_mask.reshape(-1, frame_mask.shape[-1])
+    encoded = self.encoder(rows, row_mask, deterministic=deterministic)
+    return encoded.reshape(tokens.shape)
+
+
+def _append_shuffled_view(
+    tokens: Float[Array, "batch 2 frames width"],
+    frame_mask: Bool[Array, "batch 2 frames"],
+    frame_permutation: Int[Array, "batch frames"],
+) -> tuple[Float[Array, "batch 3 frames width"], Bool[Array, "batch 3 frames"]]:
+  shuffled = jnp.take_along_axis(
+      tokens[:, 0], frame_permutation[..., None], axis=1
+  )
+  shuffled_mask = jnp.take_along_axis(
+      frame_mask[:, 0], frame_permutation, axis=1
+  )
+  return (
+      jnp.concatenate([tokens, shuffled[:, None]], axis=1),
+      jnp.concatenate([frame_mask, shuffled_mask[:, None]], axis=1),
+  )
+
+
+def _check_settings(model: ChainModel) -> None:
+  for field in ("width", "num_heads", "mlp_dim"):
+    if getattr(model, field) < 1:
+      raise ValueError(
+          f"`{field}` must be >= 1, got {getattr(model, field)}; the default"
+          f" is {getattr(ChainModel, field)}."
+      )
+  if model.width % 2 or model.width % model.num_heads:
+    raise ValueError(
+        f"`width` must be even and a multiple of the {model.num_heads} heads,"
+        f" got {model.width}; try {2 * model.num_heads} or a multiple of it."
+    )
+  if model.depth < 0:
+    raise ValueError(f"`depth` must be >= 0, got {model.depth}; try 2.")
+  if not 0 <= model.dropout_rate < 1:
+    raise ValueError(
+        f"`dropout_rate` must be in [0, 1), got {model.dropout_rate}; 0"
+        " switches it off."
+    )
+  if model.branch_init_scale < 0:
+    raise ValueError(
+        "`branch_init_scale` must be >= 0, got"
+        f" {model.branch_init_scale}; 0 starts each block as the identity."
+    )
+  try:
+    dtype = jnp.dtype(model.dtype)
+  except TypeError:
+    dtype = None
+  if dtype not in (jnp.float32, jnp.bfloat16):
+    raise ValueError(
+        f'`dtype` must be "float32" or "bfloat16", got {model.dtype!r};'
+        " float32 is as fast on a CPU."
+    )
