@@ -1,0 +1,153 @@
+"""What a config may hold: rules for one field, or for two together."""
+
+import math
+from typing import Any
+
+from chain_jax import config as config_lib
+from chain_jax import errors
+
+
+def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
+  """Checks what one field, or two together, can get wrong.
+
+  Args:
+    config: The settings of a run.
+    num_devices: Devices that share a batch.
+
+  Raises:
+    InputError: On the first field outside its rule.
+  """
+  _check_choices(config)
+  _check_ranges(config)
+  model, train = config.model, config.train
+  _check(
+      model.num_bits > 0 and model.num_bits % 8 == 0,
+      "model.num_bits",
+      "a positive multiple of 8",
+      model.num_bits,
+      f"{max(8, round(model.num_bits / 8) * 8)}",
+  )
+  even_heads = math.lcm(2, model.num_heads)
+  _check(
+      model.width % even_heads == 0,
+      "model.width",
+      f"even and a multiple of `model.num_heads` = {model.num_heads}",
+      model.width,
+      f"{max(1, model.width // even_heads) * even_heads}",
+  )
+  for name, size in (
+      ("train.batch_size", train.batch_size),
+      ("evaluation.batch_size", config.evaluation.batch_size),
+  ):
+    _check(
+        size % num_devices == 0,
+        name,
+        f"a multiple of the {num_devices} devices",
+        size,
+        f"{max(1, size // num_devices) * num_devices}",
+    )
+
+
+def _check_choices(config: config_lib.ExperimentConfig) -> None:
+  choices = {
+      "data.dataset": config_lib.DATASETS,
+      "augment.sampling": ("segments", "uniform", "consecutive"),
+      "model.normalisation": ("none", "centre", "standardise"),
+      "model.hash_relaxation": ("tanh", "straight_through"),
+      "model.hash_pooling": ("pool_then_hash", "hash_then_mean"),
+      "model.dtype": ("float32", "bfloat16"),
+      "evaluation.self_match": ("removed", "kept"),
+  }
+  for name, allowed in choices.items():
+    value = config_lib.field_value(config, name)
+    _check(
+        value in allowed,
+        name,
+        f"one of {', '.join(allowed)}",
+        repr(value),
+        repr(allowed[0]),
+    )
+
+
+# Field -> smallest and largest allowed value, both included.
+_RANGES = {
+    "data.feature_dim": (1, math.inf),
+    "data.num_frames": (2, math.inf),
+    "data.num_workers": (0, math.inf),
+    "data.validation_fraction": (0, 0.9),
+    "data.synthetic.num_train": (1, math.inf),
+    "data.synthetic.num_gallery": (1, math.inf),
+    "data.synthetic.num_query": (1, math.inf),
+    "data.synthetic.num_appearances": (1, math.inf),
+    "data.synthetic.num_patterns": (1, 8),
+    "data.synthetic.num_frames": (8, math.inf),
+    "data.synthetic.difficulty": (0, math.inf),
+    "data.synthetic.seed": (0, 2**31 - 1),
+    "augment.noise_std": (0, math.inf),
+    "augment.dropout_rate": (0, 0.99),
+    "augment.mix_max": (0, 1),
+    "model.width": (1, math.inf),
+    "model.depth": (0, math.inf),
+    "model.num_heads": (1, math.inf),
+    "model.mlp_dim": (1, math.inf),
+    "model.dropout_rate": (0, 0.99),
+    "model.hash_hidden_dim": (0, math.inf),
+    "model.position_scale": (0, math.inf),
+    "model.branch_init_scale": (0, math.inf),
+    "loss.contrastive": (0, math.inf),
+    "loss.frame_order": (0, math.inf),
+    "loss.scene_change": (0, math.inf),
+    "loss.quantisation": (0, math.inf),
+    "loss.bit_balance": (0, math.inf),
+    "loss.decorrelation": (0, math.inf),
+    "loss.temperature": (1e-6, math.inf),
+    "loss.positive_prior": (0, 0.99),
+    "loss.scene_threshold_std": (-10, 10),
+    "optimizer.learning_rate": (0, math.inf),
+    "optimizer.warmup_steps": (0, math.inf),
+    "optimizer.weight_decay": (0, math.inf),
+    "optimizer.gradient_clip": (0, math.inf),
+    "optimizer.adam_b2": (0, 0.999999),
+    "train.seed": (0, 2**31 - 1),
+    "train.batch_size": (2, math.inf),
+    "train.num_epochs": (1, math.inf),
+    "train.max_steps": (0, math.inf),
+    "train.log_every_steps": (1, math.inf),
+    "train.checkpoint_every_steps": (1, math.inf),
+    "train.keep_checkpoints": (1, math.inf),
+    "train.validate_every_steps": (0, math.inf),
+    "evaluation.batch_size": (1, math.inf),
+    "evaluation.baseline_seed": (0, 2**31 - 1),
+}
+
+
+def _check_ranges(config: config_lib.ExperimentConfig) -> None:
+  for name, (low, high) in _RANGES.items():
+    value = config_lib.field_value(config, name)
+    above = value > high and math.isfinite(high)
+    _check(
+        low <= value <= high and math.isfinite(value),
+        name,
+        f"at least {low}" if high == math.inf else f"in [{low}, {high}]",
+        value,
+        str(high if above else low),
+    )
+  for name, limit in (
+      ("augment.crop_fraction", 1.0),
+      ("augment.playback_rate", 1000.0),
+  ):
+    bounds = tuple(config_lib.field_value(config, name))
+    _check(
+        len(bounds) == 2 and 0 < bounds[0] <= bounds[1] <= limit,
+        name,
+        f"(low, high) with 0 < low <= high <= {limit}",
+        bounds,
+        "(1.0, 1.0), which switches it off",
+    )
+
+
+def _check(holds: bool, name: str, rule: str, value: Any, way_out: str) -> None:
+  if not holds:
+    raise errors.InputError(
+        f"`{name}` must be {rule}, got {value}; try {way_out}."
+    )

@@ -1,0 +1,119 @@
+"""From a trained state to the packed codes of a whole split."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float32, UInt8
+
+from chain_jax import codes as codes_lib
+from chain_jax import config as config_lib
+from chain_jax import sharding
+from chain_jax.data import pipeline, sources
+from chain_jax.models import chain
+from chain_jax.train_state import TrainState
+
+
+def make_encode(
+    model: chain.ChainModel, mesh: Mesh
+) -> Callable[..., jax.Array]:
+  """Makes the jitted encoder: (state's variables, batch) -> hash logits.
+
+  Args:
+    model: The model.
+    mesh: The batch is split over its axis `data`; every host gets all rows.
+
+  Returns:
+    A function of ({"params", "statistics"}, frames `[batch, frames, dim]`,
+    mask `[batch, frames]`) to float32 `[batch, num_bits]`.
+  """
+  whole, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+  return jax.jit(
+      lambda variables, frames, mask: model.apply(
+          variables, frames, mask, method="encode"
+      ),
+      in_shardings=(whole, split, split),
+      out_shardings=whole,
+  )
+
+
+def encode_split(
+    encode: Callable[..., jax.Array],
+    state: TrainState,
+    source: sources.VideoSource,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    num_frames: int,
+    num_workers: int = 0,
+) -> UInt8[np.ndarray, "n bytes"]:
+  """Encodes all videos of a split, in order.
+
+  Args:
+    encode: From `make_encode`.
+    state: The trained state.
+    source: The split.
+    mesh: The mesh that `encode` was made for.
+    batch_size: Videos a step, over all devices.
+    num_frames: Frames a view.
+    num_workers: Processes that read; 0 = threads of this one.
+
+  Returns:
+    The packed codes, on every host.
+  """
+  variables = {"params": state.params, "statistics": state.statistics}
+  batches = pipeline.make_export_batches(
+      source,
+      batch_size=batch_size,
+      num_frames=num_frames,
+      host=jax.process_index(),
+      num_hosts=jax.process_count(),
+      num_workers=num_workers,
+  )
+  packed = []
+  with batches as iterator:
+    for batch in iterator:
+      rows = sharding.to_global(
+          (batch.views[:, 0], batch.frame_mask[:, 0]), mesh
+      )
+      packed.append(_pack(np.asarray(encode(variables, *rows))))
+  return np.concatenate(packed)[: len(source)]
+
+
+def _pack(
+    hash_logits: Float32[np.ndarray, "batch bits"],
+) -> UInt8[np.ndarray, "batch bytes"]:
+  return codes_lib.pack_bits(codes_lib.binarise(hash_logits))
+
+
+def manifest(
+    config: config_lib.ExperimentConfig, *, split: str, step: int
+) -> dict[str, Any]:
+  """Says where the codes of a split come from."""
+  return {
+      "method": "chain",
+      "split": split,
+      "step": step,
+      "seed": config.train.seed,
+      "config": dataclasses.asdict(config),
+  }
+
+
+def write_split(
+    path: str,
+    packed: UInt8[np.ndarray, "n bytes"],
+    source: sources.VideoSource,
+    *,
+    manifest: dict[str, Any],
+) -> None:
+  """Writes the code directory of a split; one process of a run calls it."""
+  codes_lib.write_code_directory(
+      path,
+      packed=packed,
+      ids=source.ids,
+      labels=source.labels,
+      manifest=manifest,
+  )

@@ -1,0 +1,261 @@
+"""The training story, top to bottom: start or resume, step, save, stop."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from chain_jax import (
+    checkpoint,
+    metric_writer,
+    sharding,
+    step_recorder,
+    train_state,
+    train_step,
+    validation,
+)
+from chain_jax import config as config_lib
+from chain_jax import optimizer as optimizer_lib
+from chain_jax.data import pipeline, pooling
+from chain_jax.data import splits as splits_lib
+from chain_jax.losses import total
+from chain_jax.workdir import Workdir
+
+# Enough videos for the mean of a feature; more only costs time.
+_STATISTICS_VIDEOS = 2048
+
+
+class Trained(NamedTuple):
+  """What training leaves behind."""
+
+  state: train_state.TrainState
+  seconds: float  # Spent in training, over all restarts.
+
+
+def train(
+    config: config_lib.ExperimentConfig,
+    workdir: Workdir,
+    splits: splits_lib.Splits,
+    mesh: Mesh,
+) -> Trained:
+  """Trains to the end, from the newest checkpoint if there is one.
+
+  Args:
+    config: The run.
+    workdir: Holds its checkpoints and metrics.
+    splits: Its videos.
+    mesh: Its devices.
+
+  Returns:
+    The trained state.
+
+  Raises:
+    InputError: If the data does not fit the config.
+    RunError: On a non-finite loss or a failed write; the last good
+      checkpoint stays.
+  """
+  plan = pipeline.TrainingPlan(
+      len(splits.train),
+      batch_size=config.train.batch_size,
+      seed=config.train.seed,
+  )
+  last_step = num_steps(config, plan.steps_per_epoch)
+  model = train_state.make_model(config.model)
+  schedule = optimizer_lib.make_schedule(
+      learning_rate=config.optimizer.learning_rate,
+      warmup_steps=config.optimizer.warmup_steps,
+      num_steps=last_step,
+  )
+  optimizer = make_optimizer(config.optimizer, schedule)
+  checkpoints = checkpoint.Checkpoints(
+      workdir.checkpoints, keep=config.train.keep_checkpoints
+  )
+  initialise = make_initialiser(config, model, optimizer)
+  restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
+  state, seconds = restored or (_start(config, initialise, splits, mesh), 0.0)
+  start_step = int(state.step)
+  recorder, close = _make_recorder(config, workdir, start_step, last_step)
+  try:
+    return _loop(
+        config,
+        state,
+        seconds,
+        train_step_fn=_make_step(config, model, optimizer, mesh),
+        batches=_make_batches(config, splits, plan, start_step, last_step),
+        validate=validation.make_validator(config, model, splits, mesh),
+        schedule=schedule,
+        recorder=recorder,
+        checkpoints=checkpoints,
+        last_step=last_step,
+        mesh=mesh,
+    )
+  finally:
+    close()
+    checkpoints.close()
+
+
+def _loop(
+    config: config_lib.ExperimentConfig,
+    state: train_state.TrainState,
+    seconds: float,
+    *,
+    train_step_fn: Callable[..., Any],
+    batches: Any,
+    validate: Callable[[train_state.TrainState], dict[str, float]],
+    schedule: optax.Schedule,
+    recorder: step_recorder.StepRecorder,
+    checkpoints: checkpoint.Checkpoints,
+    last_step: int,
+    mesh: Mesh,
+) -> Trained:
+  settings = config.train
+  start_step, start_time = int(state.step), time.monotonic() - seconds
+
+  def is_due(step: int, every: int) -> bool:
+    return step == last_step or (every > 0 and step % every == 0)
+
+  with batches as iterator:
+    for step in range(start_step + 1, last_step + 1):
+      batch = sharding.to_global(next(iterator), mesh)
+      state, metrics = train_step_fn(state, batch)
+      recorder.add(metrics)
+      saves = is_due(step, settings.checkpoint_every_steps)
+      if saves or is_due(step, settings.log_every_steps):
+        # Before a save: what is not finite never becomes a checkpoint.
+        recorder.flush(step, learning_rate=float(schedule(step - 1)))
+      if is_due(step, settings.validate_every_steps):
+        scores = validate(state)
+        if scores:
+          recorder.write(step, scores)
+      if saves:
+        checkpoints.save(
+            state,
+            config=dataclasses.asdict(config),
+            seconds=time.monotonic() - start_time,
+        )
+  checkpoints.wait()
+  return Trained(state, time.monotonic() - start_time)
+
+
+def num_steps(config: config_lib.ExperimentConfig, steps_per_epoch: int) -> int:
+  """Returns the length of a run in steps."""
+  steps = steps_per_epoch * config.train.num_epochs
+  return min(steps, config.train.max_steps or steps)
+
+
+def make_optimizer(
+    config: config_lib.OptimizerConfig, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+  """Makes the optimizer that the config describes."""
+  return optimizer_lib.make_optimizer(
+      schedule,
+      weight_decay=config.weight_decay,
+      gradient_clip=config.gradient_clip,
+      adam_b2=config.adam_b2,
+  )
+
+
+def make_initialiser(
+    config: config_lib.ExperimentConfig,
+    model: Any,
+    optimizer: optax.GradientTransformation,
+) -> Any:
+  """Makes the function seed -> state for the config's shapes."""
+  return train_state.make_initialiser(
+      model,
+      optimizer,
+      num_frames=config.data.num_frames,
+      feature_dim=config.data.feature_dim,
+  )
+
+
+def _start(
+    config: config_lib.ExperimentConfig,
+    initialise: Any,
+    splits: splits_lib.Splits,
+    mesh: Mesh,
+) -> train_state.TrainState:
+  """Draws the parameters and measures the train features."""
+  whole = sharding.replicated(mesh)
+  state = jax.jit(initialise, out_shardings=whole)(config.train.seed)
+  mean, std = pooling.feature_statistics(
+      splits.train,
+      max_videos=_STATISTICS_VIDEOS,
+      seed=config.train.seed,
+      l2_normalise=config.model.l2_normalise,
+  )
+  scaling = train_state.feature_scaling(
+      mean, std, normalisation=config.model.normalisation
+  )
+  return state.replace(
+      statistics=train_state.fill_statistics(state.statistics, *scaling, mesh)
+  )
+
+
+def _make_recorder(
+    config: config_lib.ExperimentConfig,
+    workdir: Workdir,
+    start_step: int,
+    last_step: int,
+) -> tuple[step_recorder.StepRecorder, Callable[[], None]]:
+  writer = None
+  if jax.process_index() == 0:
+    writer = metric_writer.MetricWriter(workdir.path, start_step=start_step)
+  recorder = step_recorder.StepRecorder(
+      writer,
+      batch_size=config.train.batch_size,
+      start_step=start_step,
+      num_steps=last_step,
+  )
+  return recorder, writer.close if writer else lambda: None
+
+
+def _make_step(
+    config: config_lib.ExperimentConfig,
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> Callable[..., Any]:
+  loss = config.loss
+  return train_step.make_train_step(
+      model,
+      optimizer,
+      mesh,
+      weights=total.LossWeights(
+          contrastive=loss.contrastive,
+          frame_order=loss.frame_order,
+          scene_change=loss.scene_change,
+          quantisation=loss.quantisation,
+          bit_balance=loss.bit_balance,
+          decorrelation=loss.decorrelation,
+      ),
+      temperature=loss.temperature,
+      positive_prior=loss.positive_prior,
+      scene_threshold_std=loss.scene_threshold_std,
+      seed=config.train.seed,
+  )
+
+
+def _make_batches(
+    config: config_lib.ExperimentConfig,
+    splits: splits_lib.Splits,
+    plan: pipeline.TrainingPlan,
+    start_step: int,
+    last_step: int,
+) -> Any:
+  return pipeline.make_training_batches(
+      splits.train,
+      plan,
+      seed=config.train.seed,
+      steps=range(start_step, last_step),
+      make_views=splits_lib.make_view_maker(
+          config.augment, num_frames=config.data.num_frames
+      ),
+      host=jax.process_index(),
+      num_hosts=jax.process_count(),
+      num_workers=config.data.num_workers,
+  )

@@ -1,0 +1,129 @@
+"""What a run carries from step to step, and the model it belongs to."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from chain_jax import config as config_lib
+from chain_jax import sharding
+from chain_jax.models import chain
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a checkpoint holds; `step` is the position in the data."""
+
+  step: Any  # int32 scalar: batches seen.
+  params: Any
+  statistics: Any  # Mean and scale of the train features; never trained.
+  optimizer_state: Any
+
+
+def make_model(config: config_lib.ModelConfig) -> chain.ChainModel:
+  """Makes the model that the config describes."""
+  return chain.ChainModel(
+      num_bits=config.num_bits,
+      width=config.width,
+      depth=config.depth,
+      num_heads=config.num_heads,
+      mlp_dim=config.mlp_dim,
+      dropout_rate=config.dropout_rate,
+      position_scale=config.position_scale,
+      branch_init_scale=config.branch_init_scale,
+      l2_normalise=config.l2_normalise,
+      hash_hidden_dim=config.hash_hidden_dim,
+      hash_relaxation=config.hash_relaxation,
+      hash_pooling=config.hash_pooling,
+      normalise_bits=config.normalise_bits,
+      remat=config.remat,
+      dtype=config.dtype,
+  )
+
+
+def make_initialiser(
+    model: chain.ChainModel,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_frames: int,
+    feature_dim: int,
+) -> Any:
+  """Returns the pure function seed -> `TrainState`.
+
+  Args:
+    model: The model.
+    optimizer: Its optimizer.
+    num_frames: Frames a view.
+    feature_dim: Width of a frame's feature.
+
+  Returns:
+    A function of an int seed, to be jitted or evaluated for its shapes only.
+  """
+  views = jnp.zeros((1, 2, num_frames, feature_dim), jnp.float32)
+  mask = jnp.ones((1, 2, num_frames), bool)
+  permutation = jnp.arange(num_frames, dtype=jnp.int32)[None]
+
+  def initialise(seed: int | jax.Array) -> TrainState:
+    variables = model.init(
+        jax.random.key(seed), views, mask, permutation, deterministic=True
+    )
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        statistics=variables["statistics"],
+        optimizer_state=optimizer.init(variables["params"]),
+    )
+
+  return initialise
+
+
+def abstract_state(initialise: Any, mesh: Mesh) -> TrainState:
+  """Returns shapes, dtypes and shardings of the state; allocates nothing."""
+  shapes = jax.eval_shape(initialise, 0)
+  return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)
+      ),
+      shapes,
+  )
+
+
+def feature_scaling(
+    mean: np.ndarray, std: np.ndarray, *, normalisation: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Turns the train features' statistics into the model's mean and scale.
+
+  Args:
+    mean: Of each feature dimension, `[dim]`.
+    std: Of each feature dimension, `[dim]`.
+    normalisation: "none" leaves features alone; "centre" takes the mean off
+      and divides by one number, which keeps the angles between centred
+      features; "standardise" divides each dimension by its own deviation.
+
+  Returns:
+    `mean` and `scale`, float32 `[dim]`: the model sees (x - mean) * scale.
+  """
+  rms = float(np.sqrt(np.mean(np.square(std, dtype=np.float64))))
+  if normalisation == "none" or rms == 0:
+    return np.zeros_like(mean), np.ones_like(std)
+  if normalisation == "centre":
+    return mean, np.full_like(std, 1 / rms)
+  # A dimension that never moves carries nothing: don't blow up its noise.
+  return mean, (1 / np.maximum(std, 0.01 * rms)).astype(np.float32)
+
+
+def fill_statistics(
+    statistics: Any, mean: np.ndarray, scale: np.ndarray, mesh: Mesh
+) -> Any:
+  """Returns the model's statistics with the measured mean and scale."""
+  values = {"mean": jnp.asarray(mean), "scale": jnp.asarray(scale)}
+  return jax.tree_util.tree_map_with_path(
+      lambda path, _: jax.device_put(
+          values[path[-1].key], sharding.replicated(mesh)
+      ),
+      statistics,
+  )

@@ -1,0 +1,28 @@
+"""UCF101 as the field evaluates it: VGG features, gallery = train set.
+
+    python -m chain_jax.main --config=configs/ucf101.py --config.data.root=DIR
+
+DIR holds `ucf_{train,test}_feats.h5` and `ucf_{train,test}_labels.mat`; in full
+they have 9,537 train videos, 3,783 queries and 101 classes. The full set was not
+at hand. docs/results.md has the table on 14 of its classes and how the settings
+were chosen, on train videos held out by group. Published on the full set, 64
+bits, mAP@5 / @20 / @100: S5VH .578 / .507 / .338, AutoSSVH .570 / .500 / .329.
+"""
+
+from chain_jax import config as config_lib
+
+
+def get_config() -> config_lib.ExperimentConfig:
+  """Returns the config."""
+  config = config_lib.ExperimentConfig(name="ucf101")
+  config.data.dataset = "ucf101"
+  config.data.cache_in_memory = True
+  # A view's window holds 12 to 25 of the 25 stored frames.
+  config.data.num_frames = 16
+  # Videos of one group are near-duplicates: hold out whole groups.
+  config.data.validation_group_pattern = r"_g(\d+)_"
+  config.model.depth = 1
+  config.loss.temperature = 2.0
+  config.loss.frame_order = 0.1
+  config.train.num_epochs = 60
+  return config

@@ -1,0 +1,142 @@
+"""Checkpoints: exact, movable to another mesh, and safe when damaged."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from chain_jax import checkpoint, errors, sharding, train_loop, train_state
+
+
+def _initialiser():
+  config = tiny.tiny_config()
+  optimizer = train_loop.make_optimizer(config.optimizer, lambda step: 0.1)
+  model = train_state.make_model(config.model)
+  return train_loop.make_initialiser(config, model, optimizer)
+
+
+def _state(seed, step, num_devices=1):
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  whole = sharding.replicated(mesh)
+  state = jax.jit(_initialiser(), out_shardings=whole)(seed)
+  step = jax.device_put(np.int32(step), whole)
+  return state.replace(step=step)
+
+
+def _target(num_devices=1):
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  return train_state.abstract_state(_initialiser(), mesh)
+
+
+def _save(folder, states, keep=3):
+  checkpoints = checkpoint.Checkpoints(str(folder), keep=keep)
+  for state in states:
+    checkpoints.save(state, config={"name": "tiny"}, seconds=2.5)
+  checkpoints.wait()
+  checkpoints.close()
+
+
+def _restore(folder, num_devices=1):
+  checkpoints = checkpoint.Checkpoints(str(folder), keep=3)
+  try:
+    return checkpoints.restore(_target(num_devices))
+  finally:
+    checkpoints.close()
+
+
+def _assert_same(actual, expected):
+  jax.tree.map(
+      lambda one, other: np.testing.assert_array_equal(one, other, strict=True),
+      jax.device_get(actual),
+      jax.device_get(expected),
+  )
+
+
+def _damage(folder, step):
+  """Cuts every array file of a checkpoint in half."""
+  files = [
+      file
+      for file in (folder / str(step) / "state").rglob("*")
+      if file.is_file() and file.stat().st_size > 8
+  ]
+  for file in files:
+    os.truncate(file, file.stat().st_size // 2)
+  assert files
+
+
+def test_a_state_comes_back_bit_for_bit_with_its_seconds(tmp_path):
+  state = _state(seed=3, step=7)
+  _save(tmp_path / "c", [state])
+  restored, seconds = _restore(tmp_path / "c")
+  _assert_same(restored, state)
+  assert seconds == 2.5
+
+
+@pytest.mark.parametrize("before, after", [(1, 8), (8, 2)])
+def test_a_state_moves_to_another_number_of_devices(tmp_path, before, after):
+  state = _state(seed=3, step=7, num_devices=before)
+  _save(tmp_path / "c", [state])
+  restored, _ = _restore(tmp_path / "c", num_devices=after)
+  _assert_same(restored, state)
+  kernel = restored.params["projection"]["kernel"]
+  assert len(kernel.sharding.device_set) == after
+
+
+def test_an_empty_folder_restores_nothing(tmp_path):
+  assert _restore(tmp_path / "c") is None
+
+
+def test_the_newest_are_kept(tmp_path):
+  _save(tmp_path / "c", [_state(0, step) for step in (1, 2, 3)], keep=2)
+  kept = {file.name for file in (tmp_path / "c").iterdir()}
+  assert {"2", "3"} <= kept and "1" not in kept
+
+
+def test_a_damaged_checkpoint_is_moved_aside_and_said_so(tmp_path, capsys):
+  good = _state(seed=1, step=4)
+  _save(tmp_path / "c", [good, _state(seed=2, step=8)])
+  _damage(tmp_path / "c", 8)
+  restored, _ = _restore(tmp_path / "c")
+  _assert_same(restored, good)
+  said = capsys.readouterr().out
+  assert "checkpoint 8 is damaged" in said and "from step 4" in said
+  assert (tmp_path / "damaged_checkpoints" / "8").is_dir()
+  again = _state(seed=5, step=8)
+  _save(tmp_path / "c", [again])
+  _assert_same(_restore(tmp_path / "c")[0], again)
+
+
+def test_no_good_checkpoint_is_an_error_and_deletes_nothing(tmp_path):
+  _save(tmp_path / "c", [_state(seed=1, step=4)])
+  _damage(tmp_path / "c", 4)
+  with pytest.raises(errors.RunError, match=r"none of the checkpoints \[4\]"):
+    _restore(tmp_path / "c")
+  assert (tmp_path / "c" / "4").is_dir()
+
+
+def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path):
+  state = _state(seed=1, step=4)
+  _save(tmp_path / "c", [state])
+  partial = tmp_path / "c" / "8.orbax-checkpoint-tmp-1" / "state"
+  partial.mkdir(parents=True)
+  (partial / "d").write_bytes(b"half")
+  _assert_same(_restore(tmp_path / "c")[0], state)
+
+
+def test_a_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(small_disk):
+  good = _state(seed=1, step=4)
+  _save(small_disk / "c", [good])
+  (small_disk / "filler").write_bytes(b"")
+  with open(small_disk / "filler", "wb", buffering=0) as file:
+    try:
+      while file.write(b"x" * 4096):
+        pass
+    except OSError:
+      pass
+  with pytest.raises(errors.RunError, match="could not be written") as caught:
+    _save(small_disk / "c", [_state(seed=2, step=8)])
+  assert "\n" not in str(caught.value)
+  os.remove(small_disk / "filler")
+  _assert_same(_restore(small_disk / "c")[0], good)

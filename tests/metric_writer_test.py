@@ -1,0 +1,55 @@
+"""Rows of metrics: every step once, whatever happened in between."""
+
+import json
+
+import pytest
+
+from chain_jax import metric_writer
+
+
+def _rows(folder):
+  text = (folder / "metrics.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def _write(folder, steps, *, start_step):
+  writer = metric_writer.MetricWriter(str(folder), start_step=start_step)
+  for step in steps:
+    writer.write(step, {"total": float(step), "batch_checksums": [step]})
+  writer.close()
+
+
+def test_a_resumed_run_takes_back_the_rows_beyond_its_start(tmp_path):
+  _write(tmp_path, [2, 4, 6], start_step=0)
+  _write(tmp_path, [6, 8], start_step=4)
+  assert [row["step"] for row in _rows(tmp_path)] == [2, 4, 6, 8]
+
+
+def test_a_line_cut_by_a_kill_is_dropped(tmp_path):
+  _write(tmp_path, [2], start_step=0)
+  with open(tmp_path / "metrics.jsonl", "a") as file:
+    file.write('{"step": 4, "tot')
+  _write(tmp_path, [4], start_step=2)
+  assert [row["step"] for row in _rows(tmp_path)] == [2, 4]
+
+
+def test_tensorboard_events_are_written_beside_the_rows(tmp_path):
+  _write(tmp_path, [2], start_step=0)
+  events = list((tmp_path / "tensorboard").glob("events*"))
+  assert events and b"total" in events[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "seconds, expected", [(0.4, "0:00"), (59.6, "1:00"), (3599.0, "59:59")]
+)
+def test_durations_round_to_whole_seconds(seconds, expected):
+  assert metric_writer.format_seconds(seconds) == expected
+
+
+def test_progress_tells_the_time_left_from_the_speed_so_far(monkeypatch):
+  clock = iter([100.0, 110.0])
+  monkeypatch.setattr(metric_writer.time, "monotonic", lambda: next(clock))
+  progress = metric_writer.Progress(start_step=20, num_steps=100)
+  line = progress.line(40, loss=1.5, videos_per_second=64.0)
+  # 20 steps took 10 s, so the other 60 take 30 s.
+  assert line == "step 40/100  loss 1.5000  64 videos/s  ETA 0:30"
