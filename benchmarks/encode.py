@@ -1,0 +1,93 @@
+"""Times the export of codes: from frames in memory to packed codes.
+
+    python -m benchmarks.encode
+
+Also prints the same encoder alone, its batch on the devices already: the
+difference is reading, stacking, transfer and packing.
+"""
+
+import argparse
+import time
+
+import jax
+import numpy as np
+
+from benchmarks import machine
+from chain_jax import config as config_lib
+from chain_jax import export, sharding, train_loop, train_state
+from chain_jax import optimizer as optimizer_lib
+
+
+class _InMemory:
+  """Videos of random float16 frames, as a cached set has them."""
+
+  labels = None
+
+  def __init__(self, num_videos: int, num_frames: int, feature_dim: int):
+    shape = (num_videos, num_frames, feature_dim)
+    self._frames = np.random.default_rng(0).random(shape, np.float32)
+    self._frames = self._frames.astype(np.float16)
+    self.ids = np.array([f"video {i}" for i in range(num_videos)])
+    self.feature_dim = feature_dim
+
+  def __len__(self) -> int:
+    return len(self._frames)
+
+  def read_frames(self, video: int) -> np.ndarray:
+    return self._frames[video]
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--num_videos", type=int, default=1024)
+  parser.add_argument("--batch_size", type=int, default=256)
+  parser.add_argument("--feature_dim", type=int, default=4096)
+  flags = parser.parse_args()
+  config = config_lib.ExperimentConfig()
+  config.data.feature_dim = flags.feature_dim
+  mesh = sharding.make_mesh()
+  model = train_state.make_model(config.model)
+  schedule = optimizer_lib.make_schedule(
+      learning_rate=1e-3, warmup_steps=0, num_steps=100
+  )
+  optimizer = train_loop.make_optimizer(config.optimizer, schedule)
+  state = jax.jit(train_loop.make_initialiser(config, model, optimizer))(0)
+  encode = export.make_encode(model, mesh)
+  source = _InMemory(
+      flags.num_videos, config.data.num_frames, flags.feature_dim
+  )
+
+  def export_all() -> None:
+    export.encode_split(
+        encode,
+        state,
+        source,
+        mesh,
+        batch_size=flags.batch_size,
+        num_frames=config.data.num_frames,
+    )
+
+  rows = np.zeros((flags.batch_size, config.data.num_frames), bool)
+  frames = rows[..., None].repeat(flags.feature_dim, -1).astype(np.float32)
+  on_device = sharding.to_global((frames, ~rows), mesh)
+  variables = {"params": state.params, "statistics": state.statistics}
+  num_batches = -(-flags.num_videos // flags.batch_size)
+
+  def encode_only() -> None:
+    for _ in range(num_batches):
+      encode(variables, *on_device).block_until_ready()
+
+  print(machine.machine_line("jax", "flax"))
+  print(f"{flags.num_videos} videos of 25 x {flags.feature_dim}, 64 bits")
+  for name, fn in (("export", export_all), ("encoder alone", encode_only)):
+    fn()
+    start = time.perf_counter()
+    fn()
+    seconds = time.perf_counter() - start
+    print(
+        f"{name:14}{seconds:8.2f} s{flags.num_videos / seconds:8.0f} videos/s"
+    )
+
+
+if __name__ == "__main__":
+  main()
