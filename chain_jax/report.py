@@ -27,6 +27,7 @@ def make_report(
     self_match: str,
     results: list[dict[str, Any]],
     seconds: dict[str, float],
+    left_out: dict[str, str] | None = None,
 ) -> dict[str, Any]:
   """Puts a report together.
 
@@ -40,6 +41,7 @@ def make_report(
     self_match: "removed" or "kept".
     results: One per method: `evaluate.evaluate_codes` and a "method" each.
     seconds: Wall time by phase: "train", "export", "evaluate".
+    left_out: Methods that could not be run, and why.
 
   Returns:
     JSON-ready; the format is a promise to users, keys are only ever added.
@@ -55,6 +57,7 @@ def make_report(
       "self_match": self_match,
       "results": results,
       "seconds": seconds,
+      "left_out": left_out or {},
   }
 
 
@@ -125,6 +128,10 @@ def format_table(report: dict[str, Any]) -> str:
   lines = [header]
   lines += [
       _row(each, each["method"], "map_at_k", ks, width) for each in results
+  ]
+  lines += [
+      f"{method} is left out: {reason}"
+      for method, reason in report.get("left_out", {}).items()
   ]
   lines += ["", *_notes(report), ""]
   for each in results:

@@ -136,8 +136,8 @@ def _evaluate(
       codes_lib.read_code_directory(workdir.codes(split))
       for split in _EVALUATED
   )
-  methods = {"chain": (query, gallery)}
-  methods |= _baseline_codes(config, splits, query, gallery)
+  baseline_codes, left_out = _baseline_codes(config, splits, query, gallery)
+  methods = {"chain": (query, gallery)} | baseline_codes
   results = [
       {"method": method}
       | retrieval_metrics.evaluate_codes(
@@ -154,6 +154,7 @@ def _evaluate(
       num_gallery=len(gallery.ids),
       self_match=config.evaluation.self_match,
       results=results,
+      left_out=left_out,
       seconds=seconds | {"evaluate": time.monotonic() - start},
   )
   report_lib.write_report(workdir.report, report)
@@ -165,20 +166,31 @@ def _baseline_codes(
     splits: splits_lib.Splits,
     query: codes_lib.CodeSet,
     gallery: codes_lib.CodeSet,
-) -> dict[str, tuple[codes_lib.CodeSet, codes_lib.CodeSet]]:
-  """Hashes mean-pooled frames by ITQ and LSH, learnt on the train split."""
+) -> tuple[
+    dict[str, tuple[codes_lib.CodeSet, codes_lib.CodeSet]], dict[str, str]
+]:
+  """Hashes mean-pooled frames by ITQ and LSH, learnt on the train split.
+
+  Returns:
+    Query and gallery codes by method; and, by method, why it cannot be fitted:
+    a finished training must not be lost to that.
+  """
   pooled = {}
   for source in (splits.train, splits.query, splits.gallery):
     if id(source) not in pooled:
       pooled[id(source)] = pooling.pooled_features(source)
   fits = {"itq": baselines.fit_itq, "lsh": baselines.fit_lsh}
-  code_sets = {}
+  code_sets, left_out = {}, {}
   for method, fit in fits.items():
-    linear = fit(
-        pooled[id(splits.train)],
-        num_bits=config.model.num_bits,
-        seed=config.evaluation.baseline_seed,
-    )
+    try:
+      linear = fit(
+          pooled[id(splits.train)],
+          num_bits=config.model.num_bits,
+          seed=config.evaluation.baseline_seed,
+      )
+    except errors.InputError as error:
+      left_out[method] = str(error)
+      continue
     code_sets[method] = tuple(
         code_set._replace(
             packed=codes_lib.pack_bits(
@@ -190,4 +202,4 @@ def _baseline_codes(
             (gallery, splits.gallery),
         )
     )
-  return code_sets
+  return code_sets, left_out

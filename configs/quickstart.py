@@ -12,7 +12,7 @@ from chain_jax import config as config_lib
 def get_config() -> config_lib.ExperimentConfig:
   """Returns the config."""
   config = config_lib.ExperimentConfig(name="quickstart")
-  config.data.feature_dim = 64
+  config.data.feature_dim = 128
   config.data.num_frames = 16
   config.data.cache_in_memory = True
   # The set's nuisance is one offset a video: views differ by such an offset.

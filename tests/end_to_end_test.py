@@ -117,6 +117,18 @@ def test_validation_scores_videos_held_out_of_train(tmp_path):
   assert 0 <= json.loads(rows[-1])["validation_map_at_5"] <= 1
 
 
+def test_more_bits_than_itq_can_give_leave_it_out_and_lose_nothing(
+    tmp_path, capsys
+):
+  # Features are 24 wide, so that ITQ ends at 24 bits.
+  config = tiny.tiny_config(model__num_bits=32, train__max_steps=1)
+  run.run(config, path=str(tmp_path), mode="train")
+  report = report_lib.read_report(tmp_path / "report.json")
+  assert [row["method"] for row in report["results"]] == ["chain", "lsh"]
+  assert "min(n - 1, dim) = 24" in report["left_out"]["itq"]
+  assert "itq is left out: " in capsys.readouterr().out
+
+
 def write_field_files(folder, prefix, splits):
   """Writes features and labels as the field lays them out."""
   rng = np.random.default_rng(0)

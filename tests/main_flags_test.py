@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from chain_jax import errors
+from chain_jax import errors, main_flags
 from chain_jax import main as main_lib
 
 # ml_collections loads config files with it; Python keeps it until 3.15.
@@ -79,7 +79,8 @@ def test_overrides_of_every_type_reach_the_config(run):
   assert config.model.remat is True
   assert tuple(config.augment.crop_fraction) == (0.25, 0.75)
   assert config.data.synthetic.num_train == 77
-  assert config.model.width == 128  # As the file says, untouched.
+  untouched = main_flags.load_config(str(REPOSITORY / "configs/quickstart.py"))
+  assert config.model.width == untouched.model.width
 
 
 def test_values_may_stand_apart_from_their_flags(run):

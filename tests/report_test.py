@@ -15,7 +15,7 @@ def _result(method, value, **fields):
   )
 
 
-def _report(*results):
+def _report(*results, **fields):
   return report_lib.make_report(
       config_name="ucf101",
       step=7,
@@ -26,6 +26,7 @@ def _report(*results):
       self_match="removed",
       results=list(results),
       seconds={"evaluate": 0.5},
+      **fields,
   )
 
 
@@ -42,6 +43,7 @@ def test_report_has_the_promised_keys():
       "self_match",
       "results",
       "seconds",
+      "left_out",
   ]
 
 
@@ -122,6 +124,13 @@ def test_table_shows_both_self_match_choices_and_warnings():
   lines = [line.split() for line in table.splitlines()]
   assert ["self", "kept", "64", *["0.7500"] * 6] in lines
   assert "warning: 3 bits never change." in table
+
+
+def test_table_says_why_a_method_is_left_out():
+  table = report_lib.format_table(
+      _report(_result("chain", 0.5), left_out={"itq": "too many bits."})
+  )
+  assert "itq is left out: too many bits." in table.splitlines()
 
 
 def test_table_leaves_out_a_k_that_was_not_scored():
