@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 
 from chain_jax import codes as codes_lib
 from chain_jax import config as config_lib
-from chain_jax import sharding
+from chain_jax import progress, sharding
 from chain_jax.data import pipeline, sources
 from chain_jax.models import chain
 from chain_jax.train_state import TrainState
@@ -75,7 +75,13 @@ def encode_split(
   )
   packed = []
   with batches as iterator:
-    for batch in iterator:
+    for batch in progress.track(
+        iterator,
+        total=len(source),
+        what="export",
+        size=batch_size,
+        shown=jax.process_index() == 0,
+    ):
       rows = sharding.to_global(
           (batch.views[:, 0], batch.frame_mask[:, 0]), mesh
       )

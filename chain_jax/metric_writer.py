@@ -1,8 +1,7 @@
-"""Metrics of a run: `metrics.jsonl`, TensorBoard events, a progress line."""
+"""Metrics of a run: `metrics.jsonl` and TensorBoard events."""
 
 import json
 import os
-import time
 from typing import Any
 
 import tensorboardX
@@ -48,35 +47,3 @@ def _keep_rows_until(path: str, step: int) -> None:
   with open(temporary, "w", encoding="utf-8") as file:
     file.writelines(kept)
   os.replace(temporary, path)
-
-
-class Progress:
-  """Tells how far a run is and when it will end."""
-
-  def __init__(self, *, start_step: int, num_steps: int) -> None:
-    self._start_step = start_step
-    self._num_steps = num_steps
-    self._start_time = time.monotonic()
-
-  def line(self, step: int, *, loss: float, videos_per_second: float) -> str:
-    """Returns one line: step, loss, speed, time left."""
-    elapsed = time.monotonic() - self._start_time
-    done = max(step - self._start_step, 1)
-    left = elapsed / done * (self._num_steps - step)
-    return (
-        f"step {step}/{self._num_steps}  loss {loss:.4f} "
-        f" {videos_per_second:.0f} videos/s  ETA {format_seconds(left)}"
-    )
-
-
-def format_seconds(seconds: float) -> str:
-  """Formats a duration.
-
-  >>> format_seconds(75.0), format_seconds(3700.0)
-  ('1:15', '1:01:40')
-  """
-  minutes, second = divmod(round(seconds), 60)
-  hours, minute = divmod(minutes, 60)
-  if hours:
-    return f"{hours}:{minute:02d}:{second:02d}"
-  return f"{minute}:{second:02d}"

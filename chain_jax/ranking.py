@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int64, UInt8
 from chain_jax import hamming
 from chain_jax.labels import Labels
 
-_QUERIES_PER_BLOCK = 256
+QUERIES_PER_BLOCK = 256
 
 
 class Ranking(NamedTuple):
@@ -117,8 +117,8 @@ class GalleryRanker:
       and the same object where the block has none.
     """
     words = hamming.pack_words(packed)
-    for start in range(0, len(packed), _QUERIES_PER_BLOCK):
-      block = range(start, min(start + _QUERIES_PER_BLOCK, len(packed)))
+    for start in range(0, len(packed), QUERIES_PER_BLOCK):
+      block = range(start, min(start + QUERIES_PER_BLOCK, len(packed)))
       kept = _empty_ranking(len(block), self._num_ranks, self._scan.num_bits)
       removed = kept
       for index, query in enumerate(block):

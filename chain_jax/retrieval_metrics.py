@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from chain_jax import ranking
+from chain_jax import progress, ranking
 from chain_jax.code_health import code_health
 from chain_jax.codes import CodeSet
 from chain_jax.errors import InputError
@@ -97,7 +97,13 @@ def _score(
       gallery.packed, gallery.labels, num_ranks=top_ks[-1]
   )
   totals: dict[str, dict[str, np.ndarray]] = {"kept": {}, "removed": {}}
-  for kept, removed in ranker.rank(query.packed, query.labels, matches=matches):
+  for kept, removed in progress.track(
+      ranker.rank(query.packed, query.labels, matches=matches),
+      total=len(query.packed),
+      what="evaluate",
+      unit="queries",
+      size=ranking.QUERIES_PER_BLOCK,
+  ):
     sums = sum_over_queries(kept, top_ks=top_ks)
     _add(totals["kept"], sums)
     if removed is not kept:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from chain_jax import errors, metric_writer
+from chain_jax import errors, metric_writer, progress
 
 
 class StepRecorder:
@@ -26,7 +26,7 @@ class StepRecorder:
   ) -> None:
     self._writer = writer
     self._batch_size = batch_size
-    self._progress = metric_writer.Progress(
+    self._progress = progress.Progress(
         start_step=start_step, num_steps=num_steps
     )
     self._pending: list[dict[str, jax.Array]] = []

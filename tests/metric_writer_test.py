@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from chain_jax import metric_writer
 
 
@@ -37,19 +35,3 @@ def test_tensorboard_events_are_written_beside_the_rows(tmp_path):
   _write(tmp_path, [2], start_step=0)
   events = list((tmp_path / "tensorboard").glob("events*"))
   assert events and b"total" in events[0].read_bytes()
-
-
-@pytest.mark.parametrize(
-    "seconds, expected", [(0.4, "0:00"), (59.6, "1:00"), (3599.0, "59:59")]
-)
-def test_durations_round_to_whole_seconds(seconds, expected):
-  assert metric_writer.format_seconds(seconds) == expected
-
-
-def test_progress_tells_the_time_left_from_the_speed_so_far(monkeypatch):
-  clock = iter([100.0, 110.0])
-  monkeypatch.setattr(metric_writer.time, "monotonic", lambda: next(clock))
-  progress = metric_writer.Progress(start_step=20, num_steps=100)
-  line = progress.line(40, loss=1.5, videos_per_second=64.0)
-  # 20 steps took 10 s, so the other 60 take 30 s.
-  assert line == "step 40/100  loss 1.5000  64 videos/s  ETA 0:30"

@@ -112,7 +112,7 @@ def test_every_metric_equals_the_loops(
 
 
 def test_blocks_of_queries_add_up(monkeypatch):
-  monkeypatch.setattr(ranking, "_QUERIES_PER_BLOCK", 4)
+  monkeypatch.setattr(ranking, "QUERIES_PER_BLOCK", 4)
   rng = np.random.default_rng(0)
   make = {"num_bits": 16, "max_labels": 2, "flips": 2}
   gallery = _random_set(rng, 30, prefix="v", **make)

@@ -23,7 +23,7 @@ def pooled_features(
     InputError: If a file turns out to be damaged.
   """
   pooled = np.empty((len(source), source.feature_dim), np.float32)
-  for start, block in read_in_blocks(source):
+  for start, block in read_in_blocks(source, what="pool frames"):
     for row, frames in enumerate(block, start):
       pooled[row] = plain_frames(frames).astype(np.float32).mean(axis=0)
   if l2_normalise:

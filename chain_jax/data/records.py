@@ -1,26 +1,9 @@
-"""One video in memory: its frames, its id, its labels."""
-
-from typing import NamedTuple
+"""The frames of one video as a source stores them."""
 
 import numpy as np
-from jaxtyping import Float32, Int64, Num
+from jaxtyping import Float32, Num
 
 from chain_jax.errors import InputError
-
-
-class VideoRecord(NamedTuple):
-  """One video as its source stores it.
-
-  Attributes:
-    frames: One row a frame, in order of time: float16, float32, float64 or
-      uint8. With spatial variants (crops, flips), variant 0 is the plain one.
-    video_id: Names the video; unique in its source.
-    labels: Sorted classes; empty where none are known.
-  """
-
-  frames: Num[np.ndarray, "num_frames *variants dim"]
-  video_id: str
-  labels: Int64[np.ndarray, "num_labels"]
 
 
 def plain_frames(

@@ -4,7 +4,6 @@ A source holds `n` videos; a video is its row, `0 .. n - 1`. The readers of
 the field's files are in `field_files.py`, the made-up set in `synthetic.py`.
 """
 
-import hashlib
 import os
 import pathlib
 import re
@@ -12,9 +11,9 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64, Integer, Num, Shaped
+from jaxtyping import Integer, Num
 
-from chain_jax.data.records import VideoRecord
+from chain_jax import progress
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
@@ -109,7 +108,7 @@ class CachedSource:
     self.labels = source.labels
     self.feature_dim = source.feature_dim
     self._videos: list[np.ndarray] | None = []
-    for _, block in read_in_blocks(source):
+    for _, block in read_in_blocks(source, what="read into memory"):
       block.flags.writeable = False
       self._videos.extend(block)
 
@@ -175,113 +174,21 @@ def check_feature_dim(source: VideoSource, expected: int) -> None:
     )
 
 
-def read_record(source: VideoSource, video: int) -> VideoRecord:
-  """Reads one video with its id and labels."""
-  labels = source.labels
-  return VideoRecord(
-      frames=source.read_frames(video),
-      video_id=str(source.ids[video]),
-      labels=np.zeros(0, np.int64) if labels is None else labels.of(video),
-  )
-
-
-def read_in_blocks(source: VideoSource) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields all videos in order as (first row, `[rows, ...]`)."""
-  if not isinstance(source, BlockSource):
-    for video in range(len(source)):
-      yield video, source.read_frames(video)[None]
-    return
-  for start in range(0, len(source), source.rows_per_block):
-    stop = min(start + source.rows_per_block, len(source))
-    yield start, source.read_block(start, stop)
-
-
-def split_validation(
-    ids: Shaped[np.ndarray, "n"],
-    *,
-    fraction: float,
-    group_pattern: str,
-    seed: int,
-) -> tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "validation"]]:
-  """Holds out part of the training videos, whole groups at a time.
-
-  Which groups are held out depends on their names and the seed alone, not on
-  the order of the videos, and a larger fraction holds out a smaller one's too.
+def read_in_blocks(
+    source: VideoSource, *, what: str
+) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields all videos in order as (first row, `[rows, ...]`).
 
   Args:
-    ids: Names of the training videos.
-    fraction: Share of the videos to hold out, 0 <= fraction < 1; met as
-      nearly as whole groups allow, by at least one group. 0 holds out none.
-    group_pattern: Regular expression, searched in each id; videos with the
-      same first group stay on one side. "", or no match: each on its own.
-    seed: Chooses the groups.
-
-  Returns:
-    Rows to train on and rows held out, each ascending.
-
-  Raises:
-    InputError: If the fraction or the pattern is wrong, or all videos are one
-      group.
-
-  >>> ids = np.array(["a_g1", "b_g1", "c_g2", "d_g2"])
-  >>> split_validation(ids, fraction=0.5, group_pattern=r"_(g\\d)", seed=0)
-  (array([2, 3]), array([0, 1]))
+    source: Any source.
+    what: Names the work in the line that shows how far it is.
   """
-  if not 0 <= fraction < 1:
-    raise InputError(
-        "`data.validation_fraction` must be >= 0 and < 1, got"
-        f" {fraction}; try 0.1."
-    )
-  rows = np.arange(len(ids), dtype=np.int64)
-  if fraction == 0:
-    return rows, rows[:0]
-  groups = _group_names(ids, group_pattern)
-  members: dict[str, int] = {}
-  for group in groups:
-    members[group] = members.get(group, 0) + 1
-  if len(members) < 2:
-    raise InputError(
-        "`data.validation_group_pattern` must leave at least 2 groups to"
-        f" split, got {len(members)} from {group_pattern!r} over"
-        f" {len(ids)} videos; set `data.validation_fraction` to 0 or change"
-        " the pattern."
-    )
-  held_out, num_held_out = set(), 0
-  ranked = sorted(members, key=lambda group: _group_rank(group, seed))
-  for group in ranked[:-1]:  # One group stays to train on.
-    missing = fraction * len(ids) - num_held_out
-    # Stop where one more group would miss the share by more than it misses now.
-    if held_out and members[group] - missing >= missing:
-      break
-    held_out.add(group)
-    num_held_out += members[group]
-  is_held_out = np.array([group in held_out for group in groups])
-  return rows[~is_held_out], rows[is_held_out]
-
-
-def _group_names(ids: np.ndarray, group_pattern: str) -> list[str]:
-  try:
-    pattern = re.compile(group_pattern)
-  except re.error as error:
-    raise InputError(
-        "`data.validation_group_pattern` must be a regular expression, got"
-        f" {group_pattern!r} ({error})."
-    ) from error
-  if group_pattern and not pattern.groups:
-    raise InputError(
-        "`data.validation_group_pattern` must have a group in parentheses,"
-        f" got {group_pattern!r}; try {'(' + group_pattern + ')'!r}."
-    )
-  if not group_pattern:
-    return [f"video {video_id}" for video_id in ids]
-  names = []
-  for video_id in ids:
-    found = pattern.search(str(video_id))
-    group = found.group(1) if found else None
-    names.append(f"video {video_id}" if group is None else f"group {group}")
-  return names
-
-
-def _group_rank(group: str, seed: int) -> bytes:
-  # Python's own hash changes from process to process.
-  return hashlib.sha256(f"{seed} {group}".encode()).digest()
+  in_blocks = isinstance(source, BlockSource)
+  size = source.rows_per_block if in_blocks else 1
+  starts = range(0, len(source), size)
+  for start in progress.track(starts, total=len(source), what=what, size=size):
+    if in_blocks:
+      stop = min(start + size, len(source))
+      yield start, source.read_block(start, stop)
+    else:
+      yield start, source.read_frames(start)[None]

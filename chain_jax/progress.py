@@ -1,0 +1,87 @@
+"""How far long work is and when it will end."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import tqdm
+
+_Item = TypeVar("_Item")
+# Work that is over sooner shows nothing.
+_DELAY_SECONDS = 5.0
+# A log file keeps every update, a terminal only the last.
+_LOG_SECONDS, _TERMINAL_SECONDS = 30.0, 0.5
+
+
+def track(
+    items: Iterable[_Item],
+    *,
+    total: int,
+    what: str,
+    unit: str = "videos",
+    size: int = 1,
+    shown: bool = True,
+) -> Iterator[_Item]:
+  """Passes items on and shows on standard error how far they are.
+
+  Args:
+    items: The work, a piece at a time.
+    total: How many units there are in all.
+    what: Names the work.
+    unit: What is counted.
+    size: Units a piece; the last piece may have fewer.
+    shown: False in all processes of a run but one.
+
+  Yields:
+    The items.
+
+  >>> list(track("ab", total=2, what="export"))
+  ['a', 'b']
+  """
+  is_terminal = sys.stderr.isatty()
+  with tqdm.tqdm(
+      total=total,
+      desc=what,
+      unit=f" {unit}",
+      delay=_DELAY_SECONDS,
+      mininterval=_TERMINAL_SECONDS if is_terminal else _LOG_SECONDS,
+      miniters=1,
+      leave=False,
+      disable=not shown,
+  ) as bar:
+    for item in items:
+      yield item
+      bar.update(min(size, total - bar.n))
+
+
+class Progress:
+  """Tells how far a run is and when it will end."""
+
+  def __init__(self, *, start_step: int, num_steps: int) -> None:
+    self._start_step = start_step
+    self._num_steps = num_steps
+    self._start_time = time.monotonic()
+
+  def line(self, step: int, *, loss: float, videos_per_second: float) -> str:
+    """Returns one line: step, loss, speed, time left."""
+    elapsed = time.monotonic() - self._start_time
+    done = max(step - self._start_step, 1)
+    left = elapsed / done * (self._num_steps - step)
+    return (
+        f"step {step}/{self._num_steps}  loss {loss:.4f} "
+        f" {videos_per_second:.0f} videos/s  ETA {format_seconds(left)}"
+    )
+
+
+def format_seconds(seconds: float) -> str:
+  """Formats a duration.
+
+  >>> format_seconds(75.0), format_seconds(3700.0)
+  ('1:15', '1:01:40')
+  """
+  minutes, second = divmod(round(seconds), 60)
+  hours, minute = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minute:02d}:{second:02d}"
+  return f"{minute}:{second:02d}"
