@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import crc32c
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -47,7 +49,11 @@ class Checkpoints:
     step = int(state.step)
     if step in self._manager.all_steps():
       return
-    notes = {"config": config, "seconds": seconds}
+    notes = {
+        "config": config,
+        "seconds": seconds,
+        "checksums": _checksums(state),
+    }
     with _said_plainly(self._folder):
       _check_room(self._folder, state)
       self._manager.save(
@@ -109,7 +115,14 @@ class Checkpoints:
             notes=ocp.args.JsonRestore(),
         ),
     )
-    return restored["state"], float(restored["notes"]["seconds"])
+    state, notes = restored["state"], restored["notes"]
+    found = _checksums(state)
+    differing = sorted(
+        name for name in found if notes["checksums"].get(name) != found[name]
+    )
+    if differing:
+      raise ValueError(f"the bytes of {differing[0]} are not those saved")
+    return state, float(notes["seconds"])
 
   def _move_aside(self, step: int, error: Exception, *, used: int) -> None:
     aside = self._folder.parent / "damaged_checkpoints"
@@ -125,6 +138,17 @@ class Checkpoints:
         place.rmtree()
       (self._folder / str(step)).rename(place)
     self._manager.reload()
+
+
+def _checksums(state: TrainState) -> dict[str, int]:
+  """Returns a CRC-32C of every array: orbax's files have none of their own."""
+  leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
+  return {
+      jax.tree_util.keystr(path): crc32c.crc32c(
+          np.ascontiguousarray(leaf).view(np.uint8).data
+      )
+      for path, leaf in leaves
+  }
 
 
 def _check_room(folder: epath.Path, state: TrainState) -> None:
