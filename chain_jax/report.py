@@ -27,6 +27,8 @@ def make_report(
     self_match: str,
     results: list[dict[str, Any]],
     seconds: dict[str, float],
+    num_steps: int | None = None,
+    evaluation: dict[str, Any] | None = None,
     left_out: dict[str, str] | None = None,
 ) -> dict[str, Any]:
   """Puts a report together.
@@ -41,6 +43,8 @@ def make_report(
     self_match: "removed" or "kept".
     results: One per method: `evaluate.evaluate_codes` and a "method" each.
     seconds: Wall time by phase: "train", "export", "evaluate".
+    num_steps: Length of the run; more than `step` where it was not over.
+    evaluation: Settings of the evaluation; None when unknown.
     left_out: Methods that could not be run, and why.
 
   Returns:
@@ -57,6 +61,8 @@ def make_report(
       "self_match": self_match,
       "results": results,
       "seconds": seconds,
+      "num_steps": num_steps,
+      "evaluation": evaluation,
       "left_out": left_out or {},
   }
 

@@ -1,5 +1,6 @@
 """A run in three modes: train (and all that follows), export, evaluate."""
 
+import dataclasses
 import os
 import time
 from typing import Any
@@ -8,26 +9,20 @@ import jax
 from jax.sharding import Mesh
 
 from chain_jax import (
-    baselines,
     checkpoint,
+    comparison,
     config_rules,
     errors,
     export,
-    retrieval_metrics,
     sharding,
     train_loop,
     train_state,
 )
-from chain_jax import codes as codes_lib
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
 from chain_jax import report as report_lib
-from chain_jax.data import pooling
 from chain_jax.data import splits as splits_lib
-from chain_jax.workdir import Workdir, open_workdir
-
-MODES = ("train", "export", "evaluate")
-_EVALUATED = ("query", "gallery")
+from chain_jax.workdir import Workdir, claim_workdir, open_workdir
 
 
 def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
@@ -44,25 +39,40 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
     RunError: If the run fails.
   """
   config_rules.validate(config, num_devices=jax.device_count())
-  is_writer = jax.process_index() == 0
-  workdir = open_workdir(path, config, is_writer=is_writer)
-  if mode == "train" and os.path.exists(workdir.report):
+  workdir = open_workdir(path, config, must_exist=mode != "train")
+  if mode == "train" and (report := _finished_report(workdir)):
     print(f"{path}: this run is finished; delete the folder to run anew.")
-    print(report_lib.format_table(report_lib.read_report(workdir.report)))
-    return
+    if report.get("evaluation") == dataclasses.asdict(config.evaluation):
+      print(report_lib.format_table(report))
+      return
+    mode = "evaluate"
   splits = splits_lib.make_splits(config.data, seed=config.train.seed)
+  plan = train_loop.make_plan(config, splits)
+  if jax.process_index() == 0:
+    claim_workdir(workdir, config, splits_lib.fingerprints(splits))
   mesh = sharding.make_mesh()
   seconds = {}
   if mode == "train":
-    trained = train_loop.train(config, workdir, splits, mesh)
+    trained = train_loop.train(config, workdir, splits, plan, mesh)
     seconds["train"] = trained.seconds
     seconds["export"] = _export(config, workdir, splits, mesh, trained.state)
   elif mode == "export":
     state = _restore(config, workdir, mesh)
     seconds["export"] = _export(config, workdir, splits, mesh, state)
-  if is_writer and mode != "export":
-    report = _evaluate(config, workdir, splits, seconds)
+  if jax.process_index() == 0 and mode != "export":
+    report = comparison.evaluate_run(
+        config, workdir, splits, num_steps=plan.num_steps, seconds=seconds
+    )
     print(report_lib.format_table(report))
+
+
+def _finished_report(workdir: Workdir) -> dict[str, Any] | None:
+  """Returns the report of the trained state; a state on the way has others."""
+  if not os.path.exists(workdir.report):
+    return None
+  report = report_lib.read_report(workdir.report)
+  is_last = report["step"] == report.get("num_steps")
+  return report if is_last else None
 
 
 def _restore(
@@ -102,7 +112,7 @@ def _export(
   start = time.monotonic()
   encode = export.make_encode(train_state.make_model(config.model), mesh)
   packed = {}  # By source: the field's gallery can be its query.
-  for split in _EVALUATED:
+  for split in comparison.EVALUATED:
     source = getattr(splits, split)
     if id(source) not in packed:
       packed[id(source)] = export.encode_split(
@@ -122,84 +132,3 @@ def _export(
           manifest=export.manifest(config, split=split, step=int(state.step)),
       )
   return time.monotonic() - start
-
-
-def _evaluate(
-    config: config_lib.ExperimentConfig,
-    workdir: Workdir,
-    splits: splits_lib.Splits,
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-  """Evaluates the exported codes beside the baselines; writes the report."""
-  start = time.monotonic()
-  query, gallery = (
-      codes_lib.read_code_directory(workdir.codes(split))
-      for split in _EVALUATED
-  )
-  baseline_codes, left_out = _baseline_codes(config, splits, query, gallery)
-  methods = {"chain": (query, gallery)} | baseline_codes
-  results = [
-      {"method": method}
-      | retrieval_metrics.evaluate_codes(
-          *code_sets, self_match=config.evaluation.self_match
-      )
-      for method, code_sets in methods.items()
-  ]
-  report = report_lib.make_report(
-      config_name=config.name,
-      step=query.manifest["step"],
-      seed=config.train.seed,
-      git_commit=query.manifest.get("git_commit"),
-      num_queries=len(query.ids),
-      num_gallery=len(gallery.ids),
-      self_match=config.evaluation.self_match,
-      results=results,
-      left_out=left_out,
-      seconds=seconds | {"evaluate": time.monotonic() - start},
-  )
-  report_lib.write_report(workdir.report, report)
-  return report
-
-
-def _baseline_codes(
-    config: config_lib.ExperimentConfig,
-    splits: splits_lib.Splits,
-    query: codes_lib.CodeSet,
-    gallery: codes_lib.CodeSet,
-) -> tuple[
-    dict[str, tuple[codes_lib.CodeSet, codes_lib.CodeSet]], dict[str, str]
-]:
-  """Hashes mean-pooled frames by ITQ and LSH, learnt on the train split.
-
-  Returns:
-    Query and gallery codes by method; and, by method, why it cannot be fitted:
-    a finished training must not be lost to that.
-  """
-  pooled = {}
-  for source in (splits.train, splits.query, splits.gallery):
-    if id(source) not in pooled:
-      pooled[id(source)] = pooling.pooled_features(source)
-  fits = {"itq": baselines.fit_itq, "lsh": baselines.fit_lsh}
-  code_sets, left_out = {}, {}
-  for method, fit in fits.items():
-    try:
-      linear = fit(
-          pooled[id(splits.train)],
-          num_bits=config.model.num_bits,
-          seed=config.evaluation.baseline_seed,
-      )
-    except errors.InputError as error:
-      left_out[method] = str(error)
-      continue
-    code_sets[method] = tuple(
-        code_set._replace(
-            packed=codes_lib.pack_bits(
-                baselines.apply_linear_hash(linear, pooled[id(source)])
-            )
-        )
-        for code_set, source in (
-            (query, splits.query),
-            (gallery, splits.gallery),
-        )
-    )
-  return code_sets, left_out

@@ -36,10 +36,34 @@ class Trained(NamedTuple):
   seconds: float  # Spent in training, over all restarts.
 
 
+class Plan(NamedTuple):
+  """Which videos a run sees, and for how long."""
+
+  batches: pipeline.TrainingPlan
+  num_steps: int
+
+
+def make_plan(
+    config: config_lib.ExperimentConfig, splits: splits_lib.Splits
+) -> Plan:
+  """Plans a run.
+
+  Raises:
+    InputError: If a batch is larger than the train split.
+  """
+  settings = config.train
+  batches = pipeline.TrainingPlan(
+      len(splits.train), batch_size=settings.batch_size, seed=settings.seed
+  )
+  steps = batches.steps_per_epoch * settings.num_epochs
+  return Plan(batches, min(steps, settings.max_steps or steps))
+
+
 def train(
     config: config_lib.ExperimentConfig,
     workdir: Workdir,
     splits: splits_lib.Splits,
+    plan: Plan,
     mesh: Mesh,
 ) -> Trained:
   """Trains to the end, from the newest checkpoint if there is one.
@@ -48,6 +72,7 @@ def train(
     config: The run.
     workdir: Holds its checkpoints and metrics.
     splits: Its videos.
+    plan: From `make_plan`.
     mesh: Its devices.
 
   Returns:
@@ -58,12 +83,7 @@ def train(
     RunError: On a non-finite loss or a failed write; the last good
       checkpoint stays.
   """
-  plan = pipeline.TrainingPlan(
-      len(splits.train),
-      batch_size=config.train.batch_size,
-      seed=config.train.seed,
-  )
-  last_step = num_steps(config, plan.steps_per_epoch)
+  last_step = plan.num_steps
   model = train_state.make_model(config.model)
   schedule = optimizer_lib.make_schedule(
       learning_rate=config.optimizer.learning_rate,
@@ -85,7 +105,7 @@ def train(
         state,
         seconds,
         train_step_fn=_make_step(config, model, optimizer, mesh),
-        batches=_make_batches(config, splits, plan, start_step, last_step),
+        batches=_make_batches(config, splits, plan, start_step),
         validate=validation.make_validator(config, model, splits, mesh),
         schedule=schedule,
         recorder=recorder,
@@ -139,12 +159,6 @@ def _loop(
         )
   checkpoints.wait()
   return Trained(state, time.monotonic() - start_time)
-
-
-def num_steps(config: config_lib.ExperimentConfig, steps_per_epoch: int) -> int:
-  """Returns the length of a run in steps."""
-  steps = steps_per_epoch * config.train.num_epochs
-  return min(steps, config.train.max_steps or steps)
 
 
 def make_optimizer(
@@ -243,15 +257,14 @@ def _make_step(
 def _make_batches(
     config: config_lib.ExperimentConfig,
     splits: splits_lib.Splits,
-    plan: pipeline.TrainingPlan,
+    plan: Plan,
     start_step: int,
-    last_step: int,
 ) -> Any:
   return pipeline.make_training_batches(
       splits.train,
-      plan,
+      plan.batches,
       seed=config.train.seed,
-      steps=range(start_step, last_step),
+      steps=range(start_step, plan.num_steps),
       make_views=splits_lib.make_view_maker(
           config.augment, num_frames=config.data.num_frames
       ),

@@ -28,6 +28,7 @@ class Workdir:
   def __init__(self, path: str) -> None:
     self.path = path
     self.config = os.path.join(path, "config.json")
+    self.data = os.path.join(path, "data.json")
     self.checkpoints = os.path.join(path, "checkpoints")
     self.report = os.path.join(path, "report.json")
 
@@ -37,48 +38,110 @@ class Workdir:
 
 
 def open_workdir(
-    path: str, config: config_lib.ExperimentConfig, *, is_writer: bool
+    path: str, config: config_lib.ExperimentConfig, *, must_exist: bool
 ) -> Workdir:
-  """Makes the folder, or checks that it belongs to this config.
+  """Checks that a folder can hold this run; writes nothing.
 
   Args:
     path: The folder.
     config: The config of the run.
-    is_writer: True in the one process that writes.
+    must_exist: Refuse a folder that no run has claimed.
 
   Returns:
     Its paths.
 
   Raises:
-    InputError: If the folder holds a run of another config; the line names
-      the fields that differ.
+    InputError: If the folder holds a run of another config (the line names the
+      fields that differ), or none where one must be.
     RunError: If the folder cannot be written.
   """
+  if "://" in path:
+    raise errors.InputError(
+        f"--workdir must be a folder of this machine, got {path!r}; mount the"
+        " store, or copy the finished folder there."
+    )
   workdir = Workdir(path)
-  wanted = dataclasses.asdict(config)
+  _check_writable(path)
   if os.path.exists(workdir.config):
-    _check_same(workdir.config, wanted)
-  if is_writer:
-    try:
-      os.makedirs(path, exist_ok=True)
-      write_json(workdir.config, wanted)
-    except OSError as error:
-      raise errors.RunError(
-          f"{path}: the workdir must be a folder that can be written"
-          f" ({error.strerror}); choose another with --workdir."
-      ) from error
+    _check_same_config(workdir.config, dataclasses.asdict(config))
+  elif os.path.isdir(workdir.checkpoints) and os.listdir(workdir.checkpoints):
+    raise errors.InputError(
+        f"{workdir.config}: must be there beside checkpoints, is missing;"
+        " choose another --workdir."
+    )
+  elif must_exist:
+    raise errors.InputError(
+        f"{path}: must hold a run for this --mode, got none; check --workdir,"
+        " or run --mode=train first."
+    )
   return workdir
 
 
-def _check_same(path: str, wanted: dict) -> None:
+def claim_workdir(
+    workdir: Workdir,
+    config: config_lib.ExperimentConfig,
+    fingerprints: dict[str, str],
+) -> None:
+  """Makes the folder this run's, once config and data are known to be good.
+
+  Args:
+    workdir: From `open_workdir`.
+    config: The config of the run.
+    fingerprints: Of the videos, by split.
+
+  Raises:
+    InputError: If the folder holds a run on other videos.
+    RunError: If the folder cannot be written.
+  """
+  if os.path.exists(workdir.data):
+    known = _read_json(workdir.data)
+    differing = [
+        split for split, one in fingerprints.items() if known.get(split) != one
+    ]
+    if differing:
+      raise errors.InputError(
+          f"{workdir.data}: the workdir holds a run on other videos, those of"
+          f" {', '.join(differing)} differ; point `data.root` at the files of"
+          " that run or choose another --workdir."
+      )
+  try:
+    os.makedirs(workdir.path, exist_ok=True)
+    write_json(workdir.data, fingerprints)
+    write_json(workdir.config, dataclasses.asdict(config))
+  except OSError as error:
+    raise _unwritable(workdir.path, error.strerror) from error
+
+
+def _check_writable(path: str) -> None:
+  folder = os.path.abspath(path)
+  while not os.path.exists(folder):
+    folder = os.path.dirname(folder)
+  if not os.path.isdir(folder):
+    raise _unwritable(path, f"{folder} is a file")
+  if not os.access(folder, os.W_OK):
+    raise _unwritable(path, f"no right to write in {folder}")
+
+
+def _unwritable(path: str, reason: str | None) -> errors.RunError:
+  return errors.RunError(
+      f"{path}: the workdir must be a folder that can be written ({reason});"
+      " choose another with --workdir."
+  )
+
+
+def _read_json(path: str) -> dict:
   try:
     with open(path, encoding="utf-8") as file:
-      found = json.load(file)
+      return json.load(file)
   except (OSError, ValueError) as error:
     raise errors.InputError(
-        f"{path}: must be the config of a run, could not be read ({error});"
+        f"{path}: must be a JSON file of a run, could not be read ({error});"
         " choose another --workdir."
     ) from error
+
+
+def _check_same_config(path: str, wanted: dict) -> None:
+  found = _read_json(path)
   differing = [
       name
       for name in config_lib.differing_fields(wanted, found)

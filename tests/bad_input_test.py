@@ -125,6 +125,22 @@ def test_a_bad_field_is_named_with_the_way_out(folder, capfd, changes, words):
     assert word in line
 
 
+def test_a_corrected_command_may_use_the_same_workdir(folder, capfd):
+  for changes in ({"data__feature_dim": 25}, {"train__batch_size": 64}):
+    assert _run(folder, **changes) == 2
+  assert len(capfd.readouterr().err.splitlines()) == 2
+  assert _run(folder) == 0
+
+
+def test_a_workdir_goes_on_with_its_own_videos_only(folder, capfd):
+  assert _run(folder) == 0
+  (folder / "run" / "report.json").unlink()
+  frames = np.ones((_TRAIN, 8, 24), np.float16)
+  _write_features(folder / "ucf_train_feats.h5", frames)
+  assert _run(folder) == 2
+  assert "run on other videos, those of train, gallery" in _the_one_line(capfd)
+
+
 def test_another_runs_workdir_is_left_alone(folder, capfd):
   (folder / "run").mkdir()
   (folder / "run" / "config.json").write_text('{"name": "other"}')

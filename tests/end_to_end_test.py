@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import h5py
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import scipy.io
 import tiny
 
+from chain_jax import checkpoint, errors, evaluate, run, search
 from chain_jax import codes as codes_lib
-from chain_jax import errors, evaluate, run, search
 from chain_jax import report as report_lib
 
 
@@ -44,6 +45,7 @@ def test_the_report_has_the_model_beside_both_baselines(finished):
   assert report["step"] == 12 and report["num_queries"] == 12
   assert report["num_gallery"] == 30 and report["self_match"] == "removed"
   assert report["seconds"].keys() == {"train", "export", "evaluate"}
+  assert report["num_steps"] == 12 and not report["left_out"]
   for row in report["results"]:
     assert list(row["map_at_k"]) == ["5", "10", "20", "40", "60", "80", "100"]
     for name in ("standard", "best_ties", "worst_ties"):
@@ -62,10 +64,58 @@ def test_a_finished_run_says_so_and_changes_nothing(finished, capsys):
 def test_export_and_evaluate_alone_repeat_the_run(finished, capsys):
   codes, report = _codes(finished).packed, finished / "report.json"
   expected = report_lib.read_report(report)["results"]
+  seconds = report_lib.read_report(report)["seconds"]
   run.run(tiny.tiny_config(), path=str(finished), mode="export")
   np.testing.assert_array_equal(_codes(finished).packed, codes, strict=True)
   run.run(tiny.tiny_config(), path=str(finished), mode="evaluate")
-  assert report_lib.read_report(report)["results"] == expected
+  again = report_lib.read_report(report)
+  assert again["results"] == expected
+  for phase in ("train", "export"):
+    assert again["seconds"][phase] == seconds[phase]
+
+
+def test_a_finished_run_is_scored_anew_when_asked_otherwise(tmp_path, capsys):
+  run.run(
+      tiny.tiny_config(train__max_steps=1), path=str(tmp_path), mode="train"
+  )
+  changed = tiny.tiny_config(train__max_steps=1, evaluation__self_match="kept")
+  run.run(changed, path=str(tmp_path), mode="train")
+  report = report_lib.read_report(tmp_path / "report.json")
+  assert report["self_match"] == "kept"
+  assert "self-matches kept" in capsys.readouterr().out
+
+
+def test_an_evaluation_half_way_does_not_finish_a_run(tmp_path, monkeypatch):
+  class Stop(Exception):
+    pass
+
+  save = checkpoint.Checkpoints.save
+
+  def stop_after_save(self, state, **settings):
+    save(self, state, **settings)
+    self.wait()
+    raise Stop
+
+  monkeypatch.setattr(checkpoint.Checkpoints, "save", stop_after_save)
+  with pytest.raises(Stop):
+    run.run(tiny.tiny_config(), path=str(tmp_path), mode="train")
+  monkeypatch.undo()
+  for mode in ("export", "evaluate", "train"):
+    run.run(tiny.tiny_config(), path=str(tmp_path), mode=mode)
+    if mode == "evaluate":
+      report = report_lib.read_report(tmp_path / "report.json")
+      assert (report["step"], report["num_steps"]) == (4, 12)
+  report = report_lib.read_report(tmp_path / "report.json")
+  assert report["step"] == 12 and "train" in report["seconds"]
+
+
+def test_codes_of_two_steps_are_not_scored_together(finished, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(finished, folder)
+  manifest = folder / "codes" / "gallery" / "manifest.json"
+  manifest.write_text(manifest.read_text().replace('"step": 12', '"step": 8'))
+  with pytest.raises(errors.InputError, match="gallery: must be codes of"):
+    run.run(tiny.tiny_config(), path=str(folder), mode="evaluate")
 
 
 def test_offline_evaluation_repeats_the_report(finished, tmp_path):
@@ -100,7 +150,8 @@ def test_search_finds_a_video_at_distance_zero_of_itself(finished, tmp_path):
 
 def test_export_without_a_checkpoint_says_to_train_first(tmp_path):
   with pytest.raises(errors.InputError, match="run --mode=train first"):
-    run.run(tiny.tiny_config(), path=str(tmp_path), mode="export")
+    run.run(tiny.tiny_config(), path=str(tmp_path / "run"), mode="export")
+  assert not (tmp_path / "run").exists()
 
 
 def test_validation_scores_videos_held_out_of_train(tmp_path):

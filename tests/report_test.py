@@ -43,6 +43,8 @@ def test_report_has_the_promised_keys():
       "self_match",
       "results",
       "seconds",
+      "num_steps",
+      "evaluation",
       "left_out",
   ]
 

@@ -1,31 +1,40 @@
-"""A workdir belongs to one config."""
+"""A workdir belongs to one config and to one set of videos."""
 
 import json
+import os
 
 import pytest
 import tiny
 
 from chain_jax import errors, workdir
 
+_VIDEOS = {"train": "a", "query": "b"}
 
-def _open(path, is_writer=True, **changes):
+
+def _open(path, *, must_exist=False, **changes):
   config = tiny.tiny_config(**changes)
-  return workdir.open_workdir(str(path), config, is_writer=is_writer)
+  return workdir.open_workdir(str(path), config, must_exist=must_exist)
 
 
-def test_a_new_workdir_holds_its_config(tmp_path):
-  opened = _open(tmp_path / "run", model__num_bits=32)
-  with open(opened.config) as file:
+def _claim(path, fingerprints=_VIDEOS, **changes):
+  opened = _open(path, **changes)
+  workdir.claim_workdir(opened, tiny.tiny_config(**changes), fingerprints)
+  return opened
+
+
+def test_a_claimed_workdir_holds_its_config(tmp_path):
+  claimed = _claim(tmp_path / "run", model__num_bits=32)
+  with open(claimed.config) as file:
     assert json.load(file)["model"]["num_bits"] == 32
 
 
-def test_a_reader_writes_nothing(tmp_path):
-  _open(tmp_path / "run", is_writer=False)
+def test_opening_writes_nothing(tmp_path):
+  _open(tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
 def test_another_config_is_refused_and_its_fields_named(tmp_path):
-  _open(tmp_path)
+  _claim(tmp_path)
   with pytest.raises(errors.InputError) as caught:
     _open(tmp_path, model__num_bits=32, augment__crop_fraction=(0.1, 0.2))
   message = str(caught.value)
@@ -34,20 +43,41 @@ def test_another_config_is_refused_and_its_fields_named(tmp_path):
 
 
 def test_what_is_learnt_by_no_one_may_change(tmp_path):
-  _open(tmp_path)
-  opened = _open(
+  _claim(tmp_path)
+  claimed = _claim(
       tmp_path,
       data__root="elsewhere",
       data__num_workers=3,
       train__log_every_steps=7,
   )
-  with open(opened.config) as file:
+  with open(claimed.config) as file:
     assert json.load(file)["data"]["root"] == "elsewhere"
 
 
-def test_a_damaged_config_is_one_line(tmp_path):
-  (tmp_path / "config.json").write_text("{")
-  with pytest.raises(errors.InputError, match="config.json: must be"):
+def test_other_videos_are_refused_and_their_split_named(tmp_path):
+  _claim(tmp_path)
+  with pytest.raises(errors.InputError, match="those of query differ"):
+    _claim(tmp_path, {"train": "a", "query": "c"}, data__root="elsewhere")
+  with open(tmp_path / "config.json") as file:
+    assert json.load(file)["data"]["root"] == ""
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_a_damaged_file_is_one_line(tmp_path, name):
+  (tmp_path / name).write_text("{")
+  with pytest.raises(errors.InputError, match=f"{name}: must be"):
+    _claim(tmp_path)
+
+
+def test_modes_that_need_a_run_refuse_a_folder_without_one(tmp_path):
+  with pytest.raises(errors.InputError, match="run --mode=train first"):
+    _open(tmp_path / "run", must_exist=True)
+  assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_without_a_config_are_left_alone(tmp_path):
+  (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+  with pytest.raises(errors.InputError, match="config.json: must be there"):
     _open(tmp_path)
 
 
@@ -55,3 +85,20 @@ def test_a_path_that_cannot_be_a_folder_is_a_failure(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(errors.RunError, match="must be a folder"):
     _open(tmp_path / "file" / "run")
+
+
+def test_an_object_store_is_refused_rather_than_made_a_folder(tmp_path):
+  del tmp_path
+  with pytest.raises(errors.InputError, match="folder of this machine"):
+    _open("gs://bucket/run")
+
+
+def test_a_folder_without_the_right_to_write_is_a_failure(
+    tmp_path, monkeypatch
+):
+  # Root may write anywhere: the answer is the operating system's to give.
+  asked = []
+  monkeypatch.setattr(os, "access", lambda *asking: asked.append(asking))
+  with pytest.raises(errors.RunError, match="no right to write in"):
+    _open(tmp_path / "new" / "run")
+  assert asked == [(str(tmp_path), os.W_OK)]

@@ -9,7 +9,13 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from chain_jax import config as config_lib
-from chain_jax.data import augment, field_files, sources, synthetic
+from chain_jax.data import (
+    augment,
+    field_files,
+    records,
+    sources,
+    synthetic,
+)
 from chain_jax.errors import InputError
 
 
@@ -62,6 +68,30 @@ def make_splits(config: config_lib.DataConfig, *, seed: int) -> Splits:
       gallery=gallery,
       query=query,
   )
+
+
+def fingerprints(splits: Splits) -> dict[str, str]:
+  """Names the videos of every split that a run works on, by what they are.
+
+  Returns:
+    By split, a SHA-256 in hex of its ids and of the frames of its first,
+    middle and last video: enough to tell another release or split from this
+    one, and cheap where features lie on a disk.
+  """
+  return {
+      name: _fingerprint(source)
+      for name, source in splits._asdict().items()
+      if source is not None
+  }
+
+
+def _fingerprint(source: sources.VideoSource) -> str:
+  digest = hashlib.sha256("\n".join(source.ids.tolist()).encode())
+  for video in (0, len(source) // 2, len(source) - 1):
+    frames = records.to_float32(source.read_frames(video))
+    digest.update(f"{frames.shape}".encode())
+    digest.update(np.ascontiguousarray(frames).data)
+  return digest.hexdigest()
 
 
 def _synthetic(
