@@ -18,9 +18,8 @@ import numpy as np
 from benchmarks import machine
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
-from chain_jax import sharding, train_loop, train_state, train_step
+from chain_jax import sharding, train_loop, train_state
 from chain_jax.data import pipeline
-from chain_jax.losses import total
 
 
 def matmul_rate(size: int, *, dtype: str, repeats: int = 5) -> float:
@@ -72,16 +71,7 @@ def time_step(config: config_lib.ExperimentConfig, repeats: int) -> float:
   initialise = train_loop.make_initialiser(config, model, optimizer)
   whole = sharding.replicated(mesh)
   state = jax.jit(initialise, out_shardings=whole)(0)
-  step = train_step.make_train_step(
-      model,
-      optimizer,
-      mesh,
-      weights=total.LossWeights(),
-      temperature=0.5,
-      positive_prior=0.0,
-      scene_threshold_std=1.0,
-      seed=0,
-  )
+  step = train_loop.make_step(config, model, optimizer, mesh)
   batch = sharding.to_global(_make_batch(config), mesh)
   seconds = []
   for _ in range(repeats + 1):

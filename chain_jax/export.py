@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 
 from chain_jax import codes as codes_lib
 from chain_jax import config as config_lib
-from chain_jax import progress, sharding
+from chain_jax import errors, progress, sharding
 from chain_jax.data import pipeline, sources
 from chain_jax.models import chain
 from chain_jax.train_state import TrainState
@@ -92,6 +92,11 @@ def encode_split(
 def _pack(
     hash_logits: Float32[np.ndarray, "batch bits"],
 ) -> UInt8[np.ndarray, "batch bytes"]:
+  if not np.isfinite(hash_logits).all():
+    raise errors.RunError(
+        "hash logits must be finite to be exported, got NaN or infinity; train"
+        " again with a lower `optimizer.learning_rate` and a new --workdir."
+    )
   return codes_lib.pack_bits(codes_lib.binarise(hash_logits))
 
 

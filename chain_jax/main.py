@@ -67,4 +67,8 @@ def _quieten_libraries() -> None:
 
 if __name__ == "__main__":
   _quieten_libraries()
-  sys.exit(errors.run_command(lambda: main(sys.argv)))
+  exit_code = errors.run_command(lambda: main(sys.argv))
+  if exit_code:
+    # Threads that orbax left waiting for a save that failed never end.
+    sys.stdout.flush()
+    os._exit(exit_code)

@@ -1,10 +1,15 @@
 """Metrics of a run: `metrics.jsonl` and TensorBoard events."""
 
+import contextlib
 import json
+import math
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import tensorboardX
+
+from chain_jax import errors
 
 
 class MetricWriter:
@@ -24,26 +29,45 @@ class MetricWriter:
 
   def write(self, step: int, row: dict[str, Any]) -> None:
     """Appends one row; what is a single number goes to TensorBoard too."""
-    self._file.write(json.dumps({"step": step, **row}) + "\n")
-    self._file.flush()
-    for name, value in row.items():
-      if isinstance(value, float):
-        self._events.add_scalar(name, value, step)
+    with _said_plainly(self._path):
+      self._file.write(json.dumps({"step": step, **row}) + "\n")
+      self._file.flush()
+      for name, value in row.items():
+        if isinstance(value, float):
+          self._events.add_scalar(name, value, step)
 
   def close(self) -> None:
     """Flushes and closes both files."""
-    self._file.close()
-    self._events.close()
+    with _said_plainly(self._path):
+      self._file.close()
+      self._events.close()
+
+
+@contextlib.contextmanager
+def _said_plainly(path: str) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise errors.RunError(
+        f"{path}: metrics could not be written ({error.strerror}); free some"
+        " space or mend the folder, then run the same command again."
+    ) from error
 
 
 def _keep_rows_until(path: str, step: int) -> None:
   if not os.path.exists(path):
     return
   with open(path, encoding="utf-8") as file:
-    # A kill can cut the last line short: it has no newline then.
-    rows = [line for line in file if line.endswith("\n")]
-  kept = [line for line in rows if json.loads(line)["step"] <= step]
+    kept = [line for line in file if _step_of(line) <= step]
   temporary = f"{path}.tmp"
   with open(temporary, "w", encoding="utf-8") as file:
     file.writelines(kept)
   os.replace(temporary, path)
+
+
+def _step_of(line: str) -> int | float:
+  """Returns the step of a row; of what a kill or a bad disk left, infinity."""
+  try:
+    return json.loads(line)["step"] if line.endswith("\n") else math.inf
+  except (ValueError, KeyError, TypeError):
+    return math.inf

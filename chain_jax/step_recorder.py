@@ -9,9 +9,12 @@ import numpy as np
 
 from chain_jax import errors, metric_writer, progress
 
+# Steps that may wait on the device: each holds its batch there until it runs.
+_STEPS_AHEAD = 2
+
 
 class StepRecorder:
-  """Keeps metrics on the device until a row is due: no step waits for them.
+  """Keeps metrics on the device until a row is due, so that few steps wait.
 
   Every process checks; only the one with a `writer` writes and prints.
   """
@@ -33,8 +36,10 @@ class StepRecorder:
     self._row_start = time.monotonic()
 
   def add(self, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics of one step, unread."""
+    """Takes the metrics of one step, unread; waits for those long before it."""
     self._pending.append(metrics)
+    if len(self._pending) > _STEPS_AHEAD:
+      jax.block_until_ready(self._pending[-1 - _STEPS_AHEAD])
 
   def flush(self, step: int, *, learning_rate: float) -> None:
     """Checks all metrics since the last row and writes one row of means.
@@ -75,9 +80,11 @@ class StepRecorder:
     self._row_start = time.monotonic()
 
   def write(self, step: int, row: dict[str, Any]) -> None:
-    """Writes a row of its own, such as a validation's."""
+    """Writes and prints a row of its own, such as a validation's."""
     if self._writer:
       self._writer.write(step, row)
+      scores = "  ".join(f"{name} {value:.4f}" for name, value in row.items())
+      print(f"step {step}  {scores}", flush=True)
 
 
 def _check_finite(row: dict[str, np.ndarray], *, step: int) -> None:

@@ -98,13 +98,15 @@ def train(
   restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
   state, seconds = restored or (_start(config, initialise, splits, mesh), 0.0)
   start_step = int(state.step)
+  if restored and jax.process_index() == 0:
+    print(f"resuming after step {start_step} of {last_step}", flush=True)
   recorder, close = _make_recorder(config, workdir, start_step, last_step)
   try:
     return _loop(
         config,
         state,
         seconds,
-        train_step_fn=_make_step(config, model, optimizer, mesh),
+        train_step_fn=make_step(config, model, optimizer, mesh),
         batches=_make_batches(config, splits, plan, start_step),
         validate=validation.make_validator(config, model, splits, mesh),
         schedule=schedule,
@@ -228,12 +230,13 @@ def _make_recorder(
   return recorder, writer.close if writer else lambda: None
 
 
-def _make_step(
+def make_step(
     config: config_lib.ExperimentConfig,
     model: Any,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
 ) -> Callable[..., Any]:
+  """Makes the jitted training step that the config describes."""
   loss = config.loss
   return train_step.make_train_step(
       model,

@@ -89,13 +89,15 @@ def make_train_step(
     updates, optimizer_state = optimizer.update(
         gradients, state.optimizer_state, state.params
     )
+    params = optax.apply_updates(state.params, updates)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
+    # The loss is that of the parameters before the update; what is saved after
+    # it is checked by this.
+    metrics["parameter_norm"] = optax.tree.norm(params)
     metrics["batch_checksum"] = checksum(batch.videos)
     return (
         state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            optimizer_state=optimizer_state,
+            step=state.step + 1, params=params, optimizer_state=optimizer_state
         ),
         metrics,
     )

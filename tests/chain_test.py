@@ -240,7 +240,9 @@ def test_untrained_codes_are_those_of_a_projection_of_the_mean_frame():
   views, _, _ = _case(batch=64)
   mask = jnp.ones((64, 2, 6), bool)
   model = chain.ChainModel(
-      **{**_SMALL, "num_bits": 128, "width": 256}, normalise_bits=False
+      **{**_SMALL, "num_bits": 128, "width": 256},
+      normalise_bits=False,
+      position_scale=0.1,
   )
   init = jax.jit(functools.partial(model.init, deterministic=True))
   variables = init(jax.random.key(0), views[:1], mask[:1], None)

@@ -112,6 +112,23 @@ def test_debiased_negatives_stop_at_their_floor():
   assert np.all(np.isfinite(jax.jit(jax.grad(_loss(1.0, 0.5)))(views)))
 
 
+@pytest.mark.parametrize("below", [1e-9, 1e-8, 3e-8, 1e-6, 1e-3])
+def test_the_debiased_gradient_is_finite_just_above_the_floor(below):
+  # Where all but this share of the negatives' sum is taken off it.
+  def corrected(log_negatives):
+    positive = jnp.float32(0.0)
+    return contrastive._debias(
+        log_negatives,
+        positive,
+        num_negatives=2,
+        temperature=1.0,
+        positive_prior=0.5,
+    )
+
+  # log(2 * 0.5) + 0 - log_negatives = -below.
+  assert np.isfinite(jax.grad(corrected)(jnp.float32(below)))
+
+
 @pytest.mark.parametrize("positive_prior", [0.0, 0.1])
 def test_nt_xent_ignores_the_order_of_videos_and_of_views(positive_prior):
   embeddings = jnp.asarray(_embeddings())

@@ -57,7 +57,7 @@ def test_encoder_agrees_with_loops_in_float64():
   tokens, mask = _case()
   actual = _apply(module, variables, tokens, mask)
   params = jax.tree.map(np.float64, variables["params"])
-  positions = 0.1 * encoder.sinusoidal_positions(6, 16)
+  positions = encoder.sinusoidal_positions(6, 16)
   for row in range(3):
     expected = np.float64(tokens[row]) + positions
     for layer in range(2):
@@ -84,7 +84,7 @@ def test_scanned_blocks_equal_blocks_applied_one_by_one():
 
   @jax.jit
   def one_by_one(params):
-    positions = 0.1 * encoder.sinusoidal_positions(6, 16)
+    positions = encoder.sinusoidal_positions(6, 16)
     flat = (tokens + positions).reshape(-1, 16)
     for layer in range(3):
       own = jax.tree.map(lambda p: p[layer], params["blocks"])  # noqa: B023
@@ -167,7 +167,7 @@ def test_untrained_blocks_pass_their_tokens_on():
   tokens, mask = _case()
   variables = _initial(module)
   actual = _apply(module, variables, tokens, mask)
-  positions = 0.1 * encoder.sinusoidal_positions(6, 16)
+  positions = encoder.sinusoidal_positions(6, 16)
   expected = reference.layer_norm(np.asarray(tokens) + positions)
   # One float32 norm.
   np.testing.assert_allclose(

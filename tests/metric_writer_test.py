@@ -2,7 +2,9 @@
 
 import json
 
-from chain_jax import metric_writer
+import pytest
+
+from chain_jax import errors, metric_writer
 
 
 def _rows(folder):
@@ -29,6 +31,29 @@ def test_a_line_cut_by_a_kill_is_dropped(tmp_path):
     file.write('{"step": 4, "tot')
   _write(tmp_path, [4], start_step=2)
   assert [row["step"] for row in _rows(tmp_path)] == [2, 4]
+
+
+def test_rows_that_a_bad_disk_spoilt_are_dropped(tmp_path):
+  _write(tmp_path, [2, 4], start_step=0)
+  path = tmp_path / "metrics.jsonl"
+  first, second = path.read_text().splitlines(keepends=True)
+  path.write_text(first + "\x00\x00}\n[]\n" + second)
+  _write(tmp_path, [6], start_step=4)
+  assert [row["step"] for row in _rows(tmp_path)] == [2, 4, 6]
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, monkeypatch):
+  class FullFile:
+
+    def write(self, _):
+      raise OSError(28, "No space left on device")
+
+  writer = metric_writer.MetricWriter(str(tmp_path), start_step=0)
+  with monkeypatch.context() as patched:
+    patched.setattr(writer, "_file", FullFile())
+    with pytest.raises(errors.RunError, match="metrics.jsonl: metrics could"):
+      writer.write(1, {"total": 1.0})
+  writer.close()
 
 
 def test_tensorboard_events_are_written_beside_the_rows(tmp_path):

@@ -98,6 +98,9 @@ def test_terms_agree_with_loops_in_float64_and_add_up():
   expected["total"] = sum(
       weight * expected[name] for name, weight in weights._asdict().items()
   )
+  expected["frame_order_accuracy"] = reference.frame_order_accuracy(
+      output.frame_order_logits, permutation.tolist(), mask[:, 0].tolist()
+  )
   assert set(terms) == set(expected)
   for name, slow in expected.items():
     # float32 sums of tens of terms: a few ulp.

@@ -13,6 +13,14 @@ from chain_jax.data import pipeline
 from chain_jax.losses import total
 
 _BATCH, _FRAMES, _DIM = 16, 5, 8
+_WEIGHTS = {
+    "contrastive": 1.0,
+    "frame_order": 0.1,
+    "scene_change": 0.1,
+    "quantisation": 0.01,
+    "bit_balance": 0.01,
+    "decorrelation": 0.01,
+}
 
 
 def _setting(num_devices, optimizer=None, **weights):
@@ -32,7 +40,7 @@ def _setting(num_devices, optimizer=None, **weights):
       model,
       optimizer,
       mesh,
-      weights=total.LossWeights(**weights),
+      weights=total.LossWeights(**(_WEIGHTS | weights)),
       temperature=0.5,
       positive_prior=0.0,
       scene_threshold_std=1.0,

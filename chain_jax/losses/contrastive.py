@@ -81,8 +81,9 @@ def _debias(
   log_part = np.log(num_negatives * positive_prior) + positive - log_negatives
   floor = np.log(num_negatives) - 1.0 / temperature
   # Where the correction exceeds the sum the floor holds; the inner `where`
-  # keeps log1p's infinite slope at -1 out of the gradient.
-  positive_rest = log_part < 0
+  # keeps log1p's infinite slope at -1 out of the gradient. The exponential
+  # rounds to 1 already a little below 0.
+  positive_rest = log_part < -1e-6
   rest = jnp.log1p(-jnp.exp(jnp.where(positive_rest, log_part, -1.0)))
   corrected = log_negatives + rest - np.log1p(-positive_prior)
   return jnp.where(positive_rest, jnp.maximum(corrected, floor), floor)

@@ -13,12 +13,12 @@ from chain_jax.models import chain
 class LossWeights(NamedTuple):
   """Weight of each term, >= 0; 0 keeps the term out of the gradient."""
 
-  contrastive: float = 1.0
-  frame_order: float = 0.1
-  scene_change: float = 0.1
-  quantisation: float = 0.01
-  bit_balance: float = 0.01
-  decorrelation: float = 0.01
+  contrastive: float
+  frame_order: float
+  scene_change: float
+  quantisation: float
+  bit_balance: float
+  decorrelation: float
 
 
 def total_loss(
@@ -46,8 +46,8 @@ def total_loss(
 
   Returns:
     The total, and every term by name, unweighted, beside "total"; float32.
-    A term of weight 0 is there too, but "frame_order" only if the output has
-    its logits.
+    A term of weight 0 is there too, but "frame_order" and, beside it,
+    "frame_order_accuracy" only if the output has their logits.
 
   Raises:
     ValueError: If a weight is negative, or the frame-order term has a weight
@@ -79,7 +79,12 @@ def total_loss(
     # Left out, not multiplied by 0: a NaN must not come through.
     if getattr(weights, name) > 0:
       total += getattr(weights, name) * term
-  return total, {**terms, "total": total}
+  scalars = {**terms, "total": total}
+  if output.frame_order_logits is not None:
+    scalars["frame_order_accuracy"] = local.frame_order_accuracy(
+        output.frame_order_logits, frame_permutation, frame_mask[:, 0]
+    )
+  return total, scalars
 
 
 def _check_weights(weights: LossWeights, output: chain.ChainOutput) -> None:

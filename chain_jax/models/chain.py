@@ -66,7 +66,7 @@ class ChainModel(nn.Module):
   hash_relaxation: str = "tanh"
   hash_pooling: str = "pool_then_hash"
   normalise_bits: bool = True
-  position_scale: float = 0.1
+  position_scale: float = 1.0
   branch_init_scale: float = 0.0
   remat: bool = False
   dtype: Any = "float32"

@@ -198,7 +198,7 @@ class TemporalEncoder(nn.Module):
   num_heads: int
   mlp_dim: int
   dropout_rate: float = 0.0
-  position_scale: float = 0.1
+  position_scale: float = 1.0
   branch_init_scale: float = 0.0
   remat: bool = False
   dtype: Any = jnp.float32
