@@ -152,6 +152,13 @@ def _check_labels(file: pathlib.Path, labels: Labels) -> None:
         f"{file}: `indptr` must rise from 0 to the {indices.size} labels;"
         f" {_REBUILD}."
     )
+  is_first = np.zeros(len(indices), bool)
+  is_first[indptr[:-1][np.diff(indptr) > 0]] = True
+  if np.any((np.diff(indices, prepend=-1) <= 0) & ~is_first):
+    raise InputError(
+        f"{file}: the labels of a video must rise and each stand once;"
+        f" {_REBUILD}."
+    )
   wrong = indices[(indices < 0) | (indices >= labels.num_classes)]
   if wrong.size:
     raise InputError(

@@ -33,8 +33,11 @@ def check_output_file(output: str | None) -> None:
   if output is None:
     return
   path = pathlib.Path(output)
-  if path.is_dir():
-    raise InputError(f"`--output` must be a file, got the folder {output}.")
+  if path.exists() and not path.is_file():
+    raise InputError(
+        f"`--output` must be a file, got {output}, which is something else;"
+        " give a new name."
+    )
   if not path.absolute().parent.is_dir():
     raise InputError(
         f"`--output` must be in a folder that exists, got {output}; make"

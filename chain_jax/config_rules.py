@@ -17,6 +17,7 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
   Raises:
     InputError: On the first field outside its rule.
   """
+  _check_types(config)
   _check_choices(config)
   _check_ranges(config)
   model, train = config.model, config.train
@@ -26,6 +27,14 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
       "a positive multiple of 8",
       model.num_bits,
       f"{max(8, round(model.num_bits / 8) * 8)}",
+  )
+  frames = config.data.synthetic.num_frames
+  _check(
+      frames % 8 == 0,
+      "data.synthetic.num_frames",
+      "a multiple of the 8 shots of a video, or pooled frames tell the classes",
+      frames,
+      f"{max(1, round(frames / 8)) * 8}",
   )
   even_heads = math.lcm(2, model.num_heads)
   _check(
@@ -45,6 +54,39 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
         f"a multiple of the {num_devices} devices",
         size,
         f"{max(1, size // num_devices) * num_devices}",
+    )
+
+
+# By the type of a field's default: what it may be, and how to say so.
+_TYPES = {
+    bool: (bool, "True or False"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    str: (str, "a text"),
+    tuple: ((tuple, list), "a pair of numbers"),
+}
+
+
+def _check_types(config: config_lib.ExperimentConfig) -> None:
+  """A config file can set anything; the command line has checked its own."""
+  defaults = config_lib.ExperimentConfig()
+  for name in config_lib.field_names(defaults):
+    value = config_lib.field_value(config, name)
+    default = config_lib.field_value(defaults, name)
+    allowed, words = _TYPES[type(default)]
+    parts = value if isinstance(value, (tuple, list)) else [value]
+    is_switch = any(isinstance(part, bool) for part in parts)
+    _check(
+        isinstance(value, allowed)
+        and is_switch == isinstance(default, bool)
+        and (
+            not isinstance(default, tuple)
+            or all(isinstance(part, (int, float)) for part in parts)
+        ),
+        name,
+        words,
+        repr(value),
+        repr(default),
     )
 
 

@@ -4,6 +4,7 @@ An error's text is one line: the field or file, the rule, the value, the way
 out. No command shows a traceback for a user's mistake.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -32,6 +33,9 @@ def run_command(command: Callable[[], None]) -> int:
     command()
   except InputError as error:
     return _report(error, exit_code=2)
+  except BrokenPipeError:  # The reader, such as `head`, has had enough.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except (RunError, OSError) as error:
     return _report(error, exit_code=1)
   except KeyboardInterrupt:

@@ -74,7 +74,8 @@ def write_report(path: str | os.PathLike[str], report: dict[str, Any]) -> None:
     OSError: If the disk is full or the folder cannot be written.
     ValueError: If a number is NaN or infinite, which JSON cannot hold.
   """
-  path = pathlib.Path(path)
+  # Through links: what is replaced is the file, never the link to it.
+  path = pathlib.Path(path).resolve()
   text = json.dumps(report, indent=2, allow_nan=False) + "\n"
   partial = path.with_name(f".{path.name}.partial")
   try:

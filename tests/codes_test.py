@@ -246,6 +246,8 @@ def _by_hand(path, *, ids=None, labels=None):
         ([0, 1, 2, 3], [0, -1, 1], "must be in 0 to 1, got -1"),
         ([0, 2, 1, 3], [0, 1, 1], "must rise from 0"),
         ([0, 1, 2, 4], [0, 1, 1], "must rise from 0"),
+        ([0, 0, 0, 2], [1, 1], "must rise and each stand once"),
+        ([0, 1, 3, 3], [0, 1, 0], "must rise and each stand once"),
         ([0, 1, 2], [0, 1], "one length"),
         ([0.5, 1, 2, 3], [0, 1, 1], "must hold integers"),
         ([[0, 3]], [0, 1, 1], "must hold integers|must rise"),

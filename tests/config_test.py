@@ -150,3 +150,28 @@ def test_differing_fields_finds_changes_additions_and_removals():
 
 def test_a_tuple_equals_the_list_that_json_makes_of_it():
   assert config_lib.differing_fields({"a": (1, 2)}, {"a": [1, 2]}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("model.num_bits", "64", "a whole number"),
+        ("model.num_bits", 64.0, "a whole number"),
+        ("train.num_epochs", True, "a whole number"),
+        ("model.remat", "yes", "True or False"),
+        ("model.remat", 1, "True or False"),
+        ("loss.temperature", "0.5", "a number"),
+        ("augment.crop_fraction", 0.5, "a pair of numbers"),
+        ("augment.crop_fraction", ("a", "b"), "a pair of numbers"),
+        ("data.root", None, "a text"),
+        ("data.synthetic.num_frames", 25, "a multiple of the 8 shots"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(name, value, rule):
+  assert f"`{name}` must be {rule}" in _complaint(name, value)
+
+
+def test_whole_numbers_and_lists_do_where_numbers_and_pairs_are_asked():
+  config = config_lib.ExperimentConfig()
+  config.loss.temperature, config.augment.crop_fraction = 1, [0.5, 1]
+  config_rules.validate(config, num_devices=1)

@@ -1,5 +1,8 @@
 """A command ends with the right exit code and one line."""
 
+import subprocess
+import sys
+
 import pytest
 
 from chain_jax import errors
@@ -47,3 +50,20 @@ def test_a_bug_keeps_its_traceback(error, capsys):
 def test_a_command_that_succeeds_says_nothing(capsys):
   assert errors.run_command(lambda: None) == 0
   assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_has_had_enough_is_no_failure():
+  program = (
+      "import sys; from chain_jax import errors\n"
+      "def command():\n"
+      "  while True: print('x' * 1000)\n"
+      "sys.exit(errors.run_command(command))"
+  )
+  done = subprocess.run(
+      f'{sys.executable} -c "{program}" | head -1; echo ${{PIPESTATUS[0]}}',
+      shell=True,
+      executable="/bin/bash",
+      capture_output=True,
+      text=True,
+  )
+  assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""

@@ -1,6 +1,10 @@
 """The stream of batches: the step is its whole state."""
 
 import functools
+import pathlib
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -156,3 +160,43 @@ class _Damaged:
 def test_a_damaged_row_ends_the_stream_with_its_own_error(num_workers):
   with pytest.raises(errors.InputError, match="row 3 must be finite"):
     _batches(_Damaged(), range(20), num_workers=num_workers)
+
+
+_KILLED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from absl import flags
+import numpy as np
+from array_source import EQUAL, ArraySource, random_videos
+from chain_jax.data import pipeline
+flags.FLAGS.mark_as_parsed()
+if __name__ == "__main__":
+  source = ArraySource(random_videos(EQUAL))
+  batches = pipeline.make_export_batches(
+      source, batch_size=1, num_frames=2, num_workers=1)
+  with batches as iterator:
+    next(iterator)
+    import multiprocessing
+    print(*(child.pid for child in multiprocessing.active_children()))
+    sys.stdout.flush()
+    time.sleep(60)
+"""
+
+
+def test_workers_of_a_killed_run_end_too(tmp_path):
+  program = tmp_path / "program.py"
+  program.write_text(_KILLED)
+  run = subprocess.Popen(
+      [sys.executable, str(program), str(pathlib.Path(__file__).parent)],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      text=True,
+  )
+  workers = [int(word) for word in run.stdout.readline().split()]
+  assert workers
+  run.kill()
+  run.communicate()
+  deadline = time.monotonic() + 20
+  while any(pathlib.Path(f"/proc/{worker}").exists() for worker in workers):
+    assert time.monotonic() < deadline, "a worker lives on"
+    time.sleep(0.1)

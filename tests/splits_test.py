@@ -78,6 +78,7 @@ def test_a_larger_fraction_holds_out_the_smaller_one_too():
         ({"fraction": -0.1}, r"`data\.validation_fraction`.*got -0\.1"),
         ({"group_pattern": "(g"}, r"`data\.validation_group_pattern`.*'\(g'"),
         ({"group_pattern": r"g\d"}, r"group in parentheses.*try '\(g"),
+        ({"group_pattern": "(zebra)"}, r"must occur in the ids.*'\(zebra\)'"),
         ({"group_pattern": "(Run)"}, r"at least 2 groups.*got 1 from '\(Run"),
     ],
 )

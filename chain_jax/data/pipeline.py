@@ -7,6 +7,10 @@ The batch is grain's element, so grain's cost is paid once a batch.
 
 import contextlib
 import dataclasses
+import functools
+import multiprocessing.connection
+import os
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -151,6 +155,7 @@ class _TrainingLoader:
   make_views: Callable[..., augment.Views]
 
   def __call__(self, step: int) -> Batch:
+    _end_with_parent()
     epoch = self.plan.epoch(step)
     videos = self.plan.videos(step)[self.rows]
     views = [
@@ -175,6 +180,7 @@ class _ExportLoader:
   num_frames: int
 
   def __call__(self, step: int) -> Batch:
+    _end_with_parent()
     start = step * self.batch_size + self.first_row
     videos = np.arange(start, start + self.num_rows)
     videos = np.minimum(videos, len(self.source) - 1)
@@ -186,6 +192,20 @@ class _ExportLoader:
     ]
     frames, mask = map(np.stack, zip(*views, strict=True))
     return Batch(frames[:, None], mask[:, None], videos.astype(np.int32))
+
+
+@functools.cache
+def _end_with_parent() -> None:
+  """Lets a worker process end when its run was killed, not live on alone."""
+  parent = multiprocessing.parent_process()
+  if parent is None:  # No worker: a thread of the run itself.
+    return
+
+  def wait() -> None:
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -170,7 +170,7 @@ def check_feature_dim(source: VideoSource, expected: int) -> None:
     raise InputError(
         f"`data.feature_dim` must be the width of the features, got {expected}"
         f" for features {source.feature_dim} wide (of video"
-        f" {source.ids[0]!r}); set `data.feature_dim` to {source.feature_dim}."
+        f" {str(source.ids[0])!r}); set `data.feature_dim` to {source.feature_dim}."
     )
 
 

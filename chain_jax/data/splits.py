@@ -218,6 +218,12 @@ def _group_names(ids: np.ndarray, group_pattern: str) -> list[str]:
     found = pattern.search(str(video_id))
     group = found.group(1) if found else None
     names.append(f"video {video_id}" if group is None else f"group {group}")
+  if group_pattern and not any(name.startswith("group ") for name in names):
+    raise InputError(
+        f"`data.validation_group_pattern` must occur in the ids, got"
+        f" {group_pattern!r} for ids such as {str(ids[0])!r}; set it to '' to"
+        " hold out single videos."
+    )
   return names
 
 
