@@ -56,7 +56,14 @@ _NUMERICS = [
     for name in _FILES
     if name.startswith(("chain_jax.losses.", "chain_jax.models."))
     or name.rpartition(".")[2]
-    in ("retrieval_metrics", "ranking", "hamming", "code_health", "baselines")
+    in (
+        "codes",
+        "retrieval_metrics",
+        "ranking",
+        "hamming",
+        "code_health",
+        "baselines",
+    )
 ]
 
 
