@@ -16,6 +16,7 @@ _REQUIRED = [
     "ml_collections>=1.0",
     "msgpack",
     "crc32c",
+    "protobuf",
     "jaxtyping",
     "tensorboardX",
     "h5py",
@@ -25,13 +26,21 @@ _REQUIRED = [
     "tqdm",
 ]
 
+# Decoding in processes of its own, spatial views, weights of backbones.
+_VIDEO = ["av", "pebble", "pillow", "safetensors"]
+_BEAM = ["apache-beam"]
+_DEV = ["pytest", "hypothesis", "ruff", "pyink", "beartype"]
+
 setuptools.setup(
     packages=setuptools.find_packages(include=["chain_jax", "chain_jax.*"]),
     install_requires=_REQUIRED,
     extras_require={
-        "video": ["av"],
+        "video": _VIDEO,
+        "beam": _BEAM,
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        "dev": ["pytest", "ruff", "pyink", "beartype"],
+        "dev": _DEV + _VIDEO + _BEAM,
+        # Backbones are verified against it; large, so not a part of `dev`.
+        "torch": ["torch"],
     },
 )
