@@ -1,0 +1,1 @@
+"""From raw input to a dataset folder, a task at a time."""

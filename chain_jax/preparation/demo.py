@@ -1,0 +1,80 @@
+"""Synthetic YouTube-8M shards, to try everything on before the download."""
+
+from collections.abc import Sequence
+
+from chain_jax import command_line
+from chain_jax.data import synthetic_youtube8m
+
+
+def run(arguments: Sequence[str]) -> None:
+  """Runs `prepare demo`."""
+  parser = command_line.CommandParser(
+      module="chain_jax.prepare demo",
+      description=(
+          "Writes shards like YouTube-8M's, half of them train*.tfrecord and"
+          " half validate*.tfrecord with rated segments."
+      ),
+      example=(
+          "python -m chain_jax.prepare demo --output=data/demo_shards"
+          " --num_shards=20 --videos_per_shard=200"
+      ),
+  )
+  parser.add_argument("--output", required=True, metavar="DIR", help="folder")
+  for name, default, what in (
+      ("num_shards", 20, "files, of both parts together; at least 2"),
+      ("videos_per_shard", 200, "about 230 kB each"),
+      ("num_classes", 40, "classes that occur"),
+      ("seed", 0, "of the set"),
+  ):
+    parser.add_argument(
+        f"--{name}",
+        type=int,
+        default=default,
+        metavar="N",
+        help=f"{what} (default: %(default)s)",
+    )
+  flags = parser.parse_args(arguments)
+  write_demo(
+      flags.output,
+      num_shards=flags.num_shards,
+      videos_per_shard=flags.videos_per_shard,
+      num_classes=flags.num_classes,
+      seed=flags.seed,
+  )
+  print(f"{flags.output}: {flags.num_shards} shards of synthetic videos")
+
+
+def write_demo(
+    folder: str,
+    *,
+    num_shards: int,
+    videos_per_shard: int,
+    num_classes: int,
+    seed: int,
+) -> None:
+  """Writes both parts of a synthetic set.
+
+  Args:
+    folder: Made if it is not there.
+    num_shards: Files of both parts together; the larger half is train.
+    videos_per_shard: Videos a file.
+    num_classes: Classes that occur.
+    seed: Of the set.
+
+  Raises:
+    InputError: If an argument is out of range.
+  """
+  num_validate = num_shards // 2
+  for part, count in (
+      ("train", num_shards - num_validate),
+      ("validate", num_validate),
+  ):
+    synthetic_youtube8m.write_shards(
+        folder,
+        num_shards=count,
+        videos_per_shard=videos_per_shard,
+        seed=seed,
+        part=part,
+        num_classes=num_classes,
+        segments=part == "validate",
+    )

@@ -1,0 +1,176 @@
+"""When all tasks are done: indexes, metadata, and one manifest."""
+
+import collections
+import math
+from typing import Any
+
+import numpy as np
+
+from chain_jax import provenance
+from chain_jax.data import dataset_layout as layout
+from chain_jax.labels import Labels
+from chain_jax.preparation import tasks
+from chain_jax.preparation.plan import (
+    FORMAT_VERSION,
+    Plan,
+    read_json,
+    write_json,
+)
+from chain_jax.preparation.split_rule import SPLITS
+
+# The line of a skipped video names this many; the manifest names all.
+_NUM_LISTED = 20
+
+
+def finish(plan: Plan) -> dict[str, Any]:
+  """Turns the record files of all tasks into a dataset.
+
+  May be done twice, also at once by two machines: the content is the same.
+
+  Args:
+    plan: A preparation whose tasks are all done.
+
+  Returns:
+    The manifest, as `manifest.json` holds it.
+  """
+  _drop_repeated(plan)
+  journals = [read_json(plan.journal(task)) for task in range(plan.num_tasks)]
+  splits = {
+      split: [journal["splits"].get(split) for journal in journals]
+      for split in SPLITS
+      if any(split in journal["splits"] for journal in journals)
+  }
+  for split, shards in splits.items():
+    layout.write_index(
+        layout.index_file(plan.folder, split),
+        _make_index(shards, num_classes=plan.num_classes),
+    )
+  manifest = _manifest(plan, journals, splits)
+  write_json(plan.folder / "manifest.json", manifest)
+  # The last file: a folder that has it is a whole dataset.
+  _write_tfds_files(plan, splits)
+  return manifest
+
+
+def _drop_repeated(plan: Plan) -> None:
+  """Keeps the first of videos of one id that lie in several tasks' files."""
+  first_seen: set[str] = set()
+  for task in range(plan.num_tasks):
+    shards = read_json(plan.journal(task))["splits"]
+    for split, shard in shards.items():
+      repeated = first_seen.intersection(shard["ids"])
+      first_seen.update(shard["ids"])
+      if repeated:
+        tasks.drop_videos(plan, task, split, repeated)
+
+
+def _make_index(
+    shards: list[dict[str, Any] | None], *, num_classes: int
+) -> layout.SplitIndex:
+  ids, counts, indices, num_frames = [], [], [], []
+  for shard in shards:
+    if shard is not None:
+      ids += shard["ids"]
+      num_frames += shard["num_frames"]
+      counts += map(len, shard["labels"])
+      indices += [label for labels in shard["labels"] for label in labels]
+  indptr = np.concatenate([[0], np.cumsum(np.asarray(counts, np.int64))])
+  return layout.SplitIndex(
+      ids=np.array(ids, np.str_),
+      labels=Labels(
+          indptr.astype(np.int64), np.array(indices, np.int64), num_classes
+      ),
+      num_frames=np.array(num_frames, np.int32),
+      shard_lengths=np.array(
+          [len(shard["ids"]) if shard else 0 for shard in shards], np.int64
+      ),
+  )
+
+
+def _manifest(
+    plan: Plan,
+    journals: list[dict[str, Any]],
+    splits: dict[str, list[dict[str, Any] | None]],
+) -> dict[str, Any]:
+  notes: collections.Counter[str] = collections.Counter()
+  for journal in journals:
+    notes.update(journal["notes"])
+  if tasks.SQUARES in notes:
+    error = notes.pop(tasks.SQUARED_ERROR) / notes.pop(tasks.SQUARES)
+    notes["relative_rms_error_of_rounding"] = math.sqrt(error)
+  return {
+      "format_version": FORMAT_VERSION,
+      "plan": plan.as_json(),
+      "splits": {
+          split: {
+              "num_videos": sum(len(s["ids"]) for s in shards if s),
+              "num_frames": sum(sum(s["num_frames"]) for s in shards if s),
+              "num_labels": sum(
+                  sum(map(len, s["labels"])) for s in shards if s
+              ),
+              "num_bytes": sum(s["num_bytes"] for s in shards if s),
+          }
+          for split, shards in splits.items()
+      },
+      # Of the records of a file, one after another.
+      "crc32c": {
+          plan.record_file(split, task).name: shard["crc32c"]
+          for split, shards in splits.items()
+          for task, shard in enumerate(shards)
+          if shard
+      },
+      "notes": dict(sorted(notes.items())),
+      "skipped": [
+          tasks.Skipped(*skipped)._asdict()
+          for journal in journals
+          for skipped in journal["skipped"]
+      ],
+      "package_versions": provenance.package_versions(),
+  }
+
+
+def _write_tfds_files(
+    plan: Plan, splits: dict[str, list[dict[str, Any] | None]]
+) -> None:
+  # Deferred: it takes a second, and the processes that work need none of it.
+  from chain_jax.data import datasets
+
+  datasets.write_metadata(
+      plan.folder,
+      plan.name,
+      plan.form,
+      {
+          split: datasets.SplitFiles(
+              shard_lengths=[len(s["ids"]) if s else 0 for s in shards],
+              num_bytes=sum(s["num_bytes"] for s in shards if s),
+          )
+          for split, shards in splits.items()
+      },
+      plan.form._asdict()
+      | {
+          "scale": plan.scale,
+          "offset": plan.offset,
+          "num_classes": plan.num_classes,
+          "settings": plan.settings,
+      },
+  )
+
+
+def format_summary(manifest: dict[str, Any]) -> str:
+  """Says what was written and what was not, a line each."""
+  lines = [
+      f"{split:<10}  {one['num_videos']:>9,} videos  {one['num_frames']:>12,}"
+      f" frames  {one['num_labels']:>10,} labels"
+      f"  {one['num_bytes'] / 2**20:>10,.1f} MiB"
+      for split, one in manifest["splits"].items()
+  ]
+  for name, count in manifest["notes"].items():
+    lines.append(f"{name.replace('_', ' ')}: {count:,.6g}")
+  skipped = manifest["skipped"]
+  for one in skipped[:_NUM_LISTED]:
+    where = "" if one["where"] is None else f", at {one['where']}"
+    lines.append(f"skipped: {one['source']}{where}: {one['reason']}")
+  if len(skipped) > _NUM_LISTED:
+    lines.append(f"... and {len(skipped) - _NUM_LISTED} more")
+  lines.append(f"{len(skipped)} skipped; all are listed in manifest.json")
+  return "\n".join(lines)

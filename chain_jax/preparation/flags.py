@@ -1,0 +1,144 @@
+"""The flags that all kinds of preparation share."""
+
+import argparse
+import pathlib
+import re
+
+from chain_jax import command_line
+from chain_jax.errors import InputError
+from chain_jax.preparation.engine import How
+from chain_jax.preparation.split_rule import SplitRule
+
+
+def make_parser(
+    kind: str,
+    *,
+    description: str,
+    example: str,
+    shares: SplitRule,
+    num_workers: int = 2,
+) -> command_line.CommandParser:
+  """Makes the parser of one kind, with the shared flags.
+
+  Args:
+    kind: The word after `chain_jax.prepare`.
+    description: What it does.
+    example: One command line.
+    shares: Defaults of the flags about splits.
+    num_workers: Default of its flag.
+  """
+  parser = command_line.CommandParser(
+      module=f"chain_jax.prepare {kind}",
+      description=description,
+      example=f"python -m chain_jax.prepare {kind} {example}",
+  )
+  parser.add_argument(
+      "--output",
+      required=True,
+      metavar="DIR",
+      type=pathlib.Path,
+      help="folder of the dataset; the same command goes on with one begun",
+  )
+  _add_split_flags(parser, shares)
+  _add_how_flags(parser, num_workers)
+  return parser
+
+
+def _add_split_flags(
+    parser: argparse.ArgumentParser, shares: SplitRule
+) -> None:
+  parser.add_argument(
+      "--query_share",
+      type=float,
+      default=shares.query_share,
+      metavar="SHARE",
+      help="of the videos, to search with (default: %(default)s)",
+  )
+  parser.add_argument(
+      "--gallery_share",
+      type=float,
+      default=shares.gallery_share,
+      metavar="SHARE",
+      help="of videos of --input, to search in (default: %(default)s)",
+  )
+  parser.add_argument(
+      "--validation_share",
+      type=float,
+      default=shares.validation_share,
+      metavar="SHARE",
+      help="of the videos to learn from, held out (default: %(default)s)",
+  )
+  parser.add_argument(
+      "--group_pattern",
+      default=shares.group_pattern,
+      metavar="REGEX",
+      help="videos in whose ids its group 1 is equal share a split",
+  )
+  parser.add_argument(
+      "--query_pattern",
+      default=shares.query_pattern,
+      metavar="REGEX",
+      help="videos in whose ids it is found are queries",
+  )
+
+
+def _add_how_flags(parser: argparse.ArgumentParser, num_workers: int) -> None:
+  parser.add_argument(
+      "--num_workers",
+      type=int,
+      default=num_workers,
+      metavar="N",
+      help="processes; 0 works in one (default: %(default)s)",
+  )
+  parser.add_argument(
+      "--task",
+      type=_task,
+      default=(0, 1),
+      metavar="I/N",
+      help="do only the I-th of N equal parts of the work, I from 0: one job of"
+      " an array; the last one to end finishes the dataset",
+  )
+  parser.add_argument(
+      "--runner",
+      default="",
+      metavar="NAME",
+      help="of Apache Beam, such as DirectRunner, DataflowRunner, SparkRunner",
+  )
+  parser.add_argument(
+      "--runner_options",
+      default="",
+      metavar="FLAGS",
+      help="of Beam's pipeline, as one text",
+  )
+  parser.add_argument(
+      "--strict",
+      action="store_true",
+      help="exit with code 2 if anything had to be skipped",
+  )
+
+
+def _task(text: str) -> tuple[int, int]:
+  found = re.fullmatch(r"(\d+)/(\d+)", text)
+  if not found or not int(found[1]) < int(found[2]):
+    raise argparse.ArgumentTypeError(
+        f"must be I/N with 0 <= I < N, got {text!r}; try 0/1"
+    )
+  return int(found[1]), int(found[2])
+
+
+def split_rule(flags: argparse.Namespace) -> SplitRule:
+  """Reads the flags about splits.
+
+  Raises:
+    InputError: If a share or a pattern is outside its rule.
+  """
+  rule = SplitRule(*(getattr(flags, name) for name in SplitRule._fields))
+  rule.check()
+  return rule
+
+
+def how(flags: argparse.Namespace) -> How:
+  """Reads the flags about where the work is done."""
+  if flags.num_workers < 0:
+    raise InputError(f"--num_workers must be >= 0, got {flags.num_workers}.")
+  return How(*(getattr(flags, name) for name in How._fields))
