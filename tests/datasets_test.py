@@ -13,6 +13,11 @@ from chain_jax.data import datasets, tfrecord, youtube8m
 from chain_jax.errors import InputError
 from chain_jax.preparation import demo
 
+# TFDS 4.9.10 reads dataset_info.json by a call that protobuf 6 calls old.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*label\\(\\) is deprecated:DeprecationWarning"
+)
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
