@@ -12,29 +12,10 @@ import time
 import jax
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import in_memory, machine
 from chain_jax import config as config_lib
 from chain_jax import export, sharding, train_loop, train_state
 from chain_jax import optimizer as optimizer_lib
-
-
-class _InMemory:
-  """Videos of random float16 frames, as a cached set has them."""
-
-  labels = None
-
-  def __init__(self, num_videos: int, num_frames: int, feature_dim: int):
-    shape = (num_videos, num_frames, feature_dim)
-    self._frames = np.random.default_rng(0).random(shape, np.float32)
-    self._frames = self._frames.astype(np.float16)
-    self.ids = np.array([f"video {i}" for i in range(num_videos)])
-    self.feature_dim = feature_dim
-
-  def __len__(self) -> int:
-    return len(self._frames)
-
-  def read_frames(self, video: int) -> np.ndarray:
-    return self._frames[video]
 
 
 def main() -> None:
@@ -53,7 +34,7 @@ def main() -> None:
   optimizer = train_loop.make_optimizer(config.optimizer, schedule)
   state = jax.jit(train_loop.make_initialiser(config, model, optimizer))(0)
   encode = export.make_encode(model, mesh)
-  source = _InMemory(
+  source = in_memory.random_source(
       flags.num_videos, config.data.num_frames, flags.feature_dim
   )
 
@@ -68,14 +49,14 @@ def main() -> None:
     )
 
   rows = np.zeros((flags.batch_size, config.data.num_frames), bool)
-  frames = rows[..., None].repeat(flags.feature_dim, -1).astype(np.float32)
+  frames = rows[..., None].repeat(flags.feature_dim, -1).astype(np.float16)
   on_device = sharding.to_global((frames, ~rows), mesh)
   variables = {"params": state.params, "statistics": state.statistics}
   num_batches = -(-flags.num_videos // flags.batch_size)
 
   def encode_only() -> None:
     for _ in range(num_batches):
-      encode(variables, *on_device).block_until_ready()
+      encode(variables, source.scaling, *on_device).block_until_ready()
 
   print(machine.machine_line("jax", "flax"))
   print(f"{flags.num_videos} videos of 25 x {flags.feature_dim}, 64 bits")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import in_memory, machine
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
 from chain_jax import sharding, train_loop, train_state
@@ -71,7 +71,9 @@ def time_step(config: config_lib.ExperimentConfig, repeats: int) -> float:
   initialise = train_loop.make_initialiser(config, model, optimizer)
   whole = sharding.replicated(mesh)
   state = jax.jit(initialise, out_shardings=whole)(0)
-  step = train_loop.make_step(config, model, optimizer, mesh)
+  step = train_loop.make_step(
+      config, model, optimizer, mesh, in_memory.random_source(1, 1, 1)
+  )
   batch = sharding.to_global(_make_batch(config), mesh)
   seconds = []
   for _ in range(repeats + 1):

@@ -11,8 +11,8 @@ from jaxtyping import Float32, UInt8
 
 from chain_jax import codes as codes_lib
 from chain_jax import config as config_lib
-from chain_jax import errors, progress, sharding
-from chain_jax.data import pipeline, sources
+from chain_jax import errors, prefetch, progress, sharding
+from chain_jax.data import augment, pipeline, records, sources
 from chain_jax.models import chain
 from chain_jax.train_state import TrainState
 
@@ -20,23 +20,27 @@ from chain_jax.train_state import TrainState
 def make_encode(
     model: chain.ChainModel, mesh: Mesh
 ) -> Callable[..., jax.Array]:
-  """Makes the jitted encoder: (state's variables, batch) -> hash logits.
+  """Makes the jitted encoder: variables and stored frames -> hash logits.
 
   Args:
     model: The model.
     mesh: The batch is split over its axis `data`; every host gets all rows.
 
   Returns:
-    A function of ({"params", "statistics"}, frames `[batch, frames, dim]`,
-    mask `[batch, frames]`) to float32 `[batch, num_bits]`.
+    A function of ({"params", "statistics"}, scaling, frames as stored
+    `[batch, frames, dim]`, mask `[batch, frames]`) to float32
+    `[batch, num_bits]`.
   """
   whole, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+
+  def encode(
+      variables: Any, scaling: records.Scaling, frames: Any, mask: Any
+  ) -> jax.Array:
+    features = augment.to_features(frames, mask, scaling)
+    return model.apply(variables, features, mask, method="encode")
+
   return jax.jit(
-      lambda variables, frames, mask: model.apply(
-          variables, frames, mask, method="encode"
-      ),
-      in_shardings=(whole, split, split),
-      out_shardings=whole,
+      encode, in_shardings=(whole, whole, split, split), out_shardings=whole
   )
 
 
@@ -76,16 +80,16 @@ def encode_split(
   packed = []
   with batches as iterator:
     for batch in progress.track(
-        iterator,
+        prefetch.to_devices(iterator, mesh),
         total=len(source),
         what="export",
         size=batch_size,
         shown=jax.process_index() == 0,
     ):
-      rows = sharding.to_global(
-          (batch.views[:, 0], batch.frame_mask[:, 0]), mesh
+      hash_logits = encode(
+          variables, source.scaling, batch.frames[:, 0], batch.frame_mask[:, 0]
       )
-      packed.append(_pack(np.asarray(encode(variables, *rows))))
+      packed.append(_pack(np.asarray(hash_logits)))
   return np.concatenate(packed)[: len(source)]
 
 

@@ -1,6 +1,7 @@
 """Worker processes do not outlive the run that started them."""
 
 import functools
+import multiprocessing
 import multiprocessing.connection
 import os
 import threading

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from chain_jax import (
     checkpoint,
     metric_writer,
+    prefetch,
     sharding,
     step_recorder,
     train_state,
@@ -20,8 +21,9 @@ from chain_jax import (
 )
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
-from chain_jax.data import pipeline, pooling
+from chain_jax.data import pipeline, pooling, sources
 from chain_jax.data import splits as splits_lib
+from chain_jax.data.training_plan import TrainingPlan
 from chain_jax.losses import total
 from chain_jax.workdir import Workdir
 
@@ -39,7 +41,7 @@ class Trained(NamedTuple):
 class Plan(NamedTuple):
   """Which videos a run sees, and for how long."""
 
-  batches: pipeline.TrainingPlan
+  batches: TrainingPlan
   num_steps: int
 
 
@@ -52,7 +54,7 @@ def make_plan(
     InputError: If a batch is larger than the train split.
   """
   settings = config.train
-  batches = pipeline.TrainingPlan(
+  batches = TrainingPlan(
       len(splits.train), batch_size=settings.batch_size, seed=settings.seed
   )
   steps = batches.steps_per_epoch * settings.num_epochs
@@ -106,7 +108,7 @@ def train(
         config,
         state,
         seconds,
-        train_step_fn=make_step(config, model, optimizer, mesh),
+        train_step_fn=make_step(config, model, optimizer, mesh, splits.train),
         batches=_make_batches(config, splits, plan, start_step),
         validate=validation.make_validator(config, model, splits, mesh),
         schedule=schedule,
@@ -141,8 +143,9 @@ def _loop(
     return step == last_step or (every > 0 and step % every == 0)
 
   with batches as iterator:
-    for step in range(start_step + 1, last_step + 1):
-      batch = sharding.to_global(next(iterator), mesh)
+    steps = range(start_step + 1, last_step + 1)
+    on_devices = prefetch.to_devices(iterator, mesh)
+    for step, batch in zip(steps, on_devices, strict=True):
       state, metrics = train_step_fn(state, batch)
       recorder.add(metrics)
       saves = is_due(step, settings.checkpoint_every_steps)
@@ -235,8 +238,9 @@ def make_step(
     model: Any,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
+    source: sources.VideoSource,
 ) -> Callable[..., Any]:
-  """Makes the jitted training step that the config describes."""
+  """Makes the jitted step that the config describes, for videos of `source`."""
   loss = config.loss
   return train_step.make_train_step(
       model,
@@ -253,6 +257,8 @@ def make_step(
       temperature=loss.temperature,
       positive_prior=loss.positive_prior,
       scene_threshold_std=loss.scene_threshold_std,
+      scaling=source.scaling,
+      augmentation=splits_lib.make_augmentation(config.augment, source),
       seed=config.train.seed,
   )
 
@@ -268,7 +274,7 @@ def _make_batches(
       plan.batches,
       seed=config.train.seed,
       steps=range(start_step, plan.num_steps),
-      make_views=splits_lib.make_view_maker(
+      views=splits_lib.make_view_settings(
           config.augment, num_frames=config.data.num_frames
       ),
       host=jax.process_index(),

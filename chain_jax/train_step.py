@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int, UInt32
+from jaxtyping import Array, Bool, Float32, Int, UInt32
 
 from chain_jax import sharding
+from chain_jax.data import augment, records
 from chain_jax.losses import total
 from chain_jax.models import chain
 from chain_jax.train_state import TrainState
@@ -54,6 +55,8 @@ def make_train_step(
     temperature: float,
     positive_prior: float,
     scene_threshold_std: float,
+    scaling: records.Scaling,
+    augmentation: augment.FeatureAugmentation,
     seed: int,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
   """Makes the jitted training step.
@@ -66,10 +69,13 @@ def make_train_step(
     temperature: Of the contrastive softmax.
     positive_prior: Of the debiased contrastive loss; 0 = plain.
     scene_threshold_std: Of the scene change pseudo-labels.
-    seed: Of dropout and of the frame permutations, together with the step.
+    scaling: What the numbers of a batch mean.
+    augmentation: How features change.
+    seed: Of the augmentation, of dropout and of the frame permutations,
+      together with the step.
 
   Returns:
-    (state, batch) -> (state, metrics). The state given is donated: its
+    (state, batch) -> (state, metrics), of a `pipeline.Batch` as stored. The state given is donated: its
     buffers are reused and it must not be read again.
   """
 
@@ -79,12 +85,16 @@ def make_train_step(
       temperature=temperature,
       positive_prior=positive_prior,
       scene_threshold_std=scene_threshold_std,
-      seed=seed,
   )
 
   def step(state: TrainState, batch: Any) -> Any:
+    step_rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    view_rng, model_rng = jax.random.split(step_rng)
+    views = augment.make_views(
+        view_rng, batch.frames, batch.frame_mask, scaling, augmentation
+    )
     gradients, metrics = jax.grad(loss_fn, has_aux=True)(
-        state.params, state, batch
+        state.params, state.statistics, views, batch.frame_mask, model_rng
     )
     updates, optimizer_state = optimizer.update(
         gradients, state.optimizer_state, state.params
@@ -112,35 +122,31 @@ def make_train_step(
 
 
 def _make_loss_fn(
-    model: chain.ChainModel,
-    *,
-    weights: total.LossWeights,
-    seed: int,
-    **settings: float,
-) -> Callable[[Any, TrainState, Any], Any]:
-  """Makes (params, state, batch) -> (loss, metrics)."""
+    model: chain.ChainModel, *, weights: total.LossWeights, **settings: float
+) -> Callable[..., Any]:
+  """Makes (params, statistics, views, mask, rng) -> (loss, metrics)."""
 
-  def loss_fn(params: Any, state: TrainState, batch: Any) -> Any:
-    step_rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    order_rng, dropout_rng = jax.random.split(step_rng)
+  def loss_fn(
+      params: Any,
+      statistics: Any,
+      views: Float32[Array, "batch 2 frames dim"],
+      frame_mask: Bool[Array, "batch 2 frames"],
+      rng: jax.Array,
+  ) -> Any:
+    order_rng, dropout_rng = jax.random.split(rng)
     permutation = None
     if weights.frame_order:
-      permutation = draw_permutations(order_rng, batch.frame_mask[:, 0])
+      permutation = draw_permutations(order_rng, frame_mask[:, 0])
     output = model.apply(
-        {"params": params, "statistics": state.statistics},
-        batch.views,
-        batch.frame_mask,
+        {"params": params, "statistics": statistics},
+        views,
+        frame_mask,
         permutation,
         deterministic=False,
         rngs={"dropout": dropout_rng},
     )
     return total.total_loss(
-        output,
-        batch.views,
-        batch.frame_mask,
-        permutation,
-        weights=weights,
-        **settings,
+        output, views, frame_mask, permutation, weights=weights, **settings
     )
 
   return loss_fn

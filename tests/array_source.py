@@ -2,15 +2,22 @@
 
 import numpy as np
 
+from chain_jax.data import records
+
 
 class ArraySource:
   """Videos of any lengths, counting how often it is read."""
 
-  def __init__(self, videos, labels=None):
+  def __init__(self, videos, labels=None, scaling=records.IDENTITY):
     self.videos = videos
     self.ids = np.array([f"video-{row}" for row in range(len(videos))])
     self.labels = labels
     self.feature_dim = videos[0].shape[-1]
+    self.num_frames = np.array([len(frames) for frames in videos], np.int32)
+    self.num_variants = int(np.prod(videos[0].shape[1:-1]))
+    self.dtype = videos[0].dtype
+    self.scaling = scaling
+    self.shard_starts = np.array([0, len(videos)], np.int64)
     self.num_reads = 0
 
   def __len__(self):

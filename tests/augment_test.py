@@ -1,285 +1,210 @@
-"""Two views of a video: independent, repeatable, each part acting alone."""
+"""Features of views: dequantised, changed part by part, padding stays 0."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chain_jax.data import augment
+from chain_jax import sharding
+from chain_jax.data import augment, records
 
-EVERYTHING = {
-    "num_frames": 8,
-    "crop_fraction": (0.5, 1.0),
-    "playback_rate": (0.5, 2.0),
-    "noise_std": 0.1,
-    "dropout_rate": 0.2,
-    "mix_max": 0.3,
+_EVERYTHING = augment.FeatureAugmentation(
+    noise_std=0.1, dropout_rate=0.2, mix_max=0.3
+)
+_PARTS = {
+    "noise": lambda key, views, mask, amount: augment.add_noise(
+        key, views, mask, noise_std=amount
+    ),
+    "dropout": lambda key, views, mask, amount: augment.drop_features(
+        key, views, dropout_rate=amount
+    ),
+    "mixing": lambda key, views, mask, amount: augment.mix_neighbours(
+        key, views, mask, mix_max=amount
+    ),
 }
 
 
-def _video(num_frames=20, dim=16, dtype=np.float16):
+def _key(number=0):
+  return jax.random.key(number)
+
+
+def _views(batch=4, slots=6, dim=16, num_shown=None):
+  """Features in [0, 9], and a mask; view 1 of a video shows fewer frames."""
   rng = np.random.default_rng(0)
-  return (rng.random((num_frames, dim)) * 9).astype(dtype)
-
-
-def _numbered_video(num_frames, num_variants=None):
-  """Frame t is filled with t + 1 and, with variants, v holds 100 v + t + 1."""
-  frames = np.arange(1.0, num_frames + 1)[:, None]
-  if num_variants is None:
-    return np.repeat(frames, 4, axis=1)
-  variants = frames + 100 * np.arange(num_variants)
-  return np.repeat(variants[:, :, None], 4, axis=2)
-
-
-def _rng(number=0):
-  return np.random.default_rng(number)
-
-
-def test_views_repeat_for_the_same_seed_epoch_and_video_only():
-  numbers = [
-      (0, 0, 0),
-      (1, 0, 0),
-      (0, 1, 0),
-      (0, 0, 1),
-      (-1, 0, 0),
-      (2**63, 7, 3),
-  ]
-  seen = []
-  for seed, epoch, video in numbers:
-    first, second = (
-        augment.make_views(
-            _video(),
-            augment.video_rng(seed, epoch=epoch, video=video),
-            **EVERYTHING,
-        )
-        for _ in range(2)
-    )
-    np.testing.assert_array_equal(first.frames, second.frames, strict=True)
-    np.testing.assert_array_equal(first.mask, second.mask, strict=True)
-    seen.append(first.frames.tobytes())
-  assert len(set(seen)) == len(numbers)
-
-
-def test_generators_of_neighbouring_videos_share_nothing():
-  draws = np.array(
-      [augment.video_rng(0, epoch=0, video=v).random(500) for v in range(40)]
-  )
-  # Counters that overlap would repeat a neighbour's draws some places later.
-  assert len(np.unique(draws)) == draws.size
-  correlation = np.corrcoef(draws) - np.eye(40)
-  # 1 / sqrt(500) = .045 is one standard deviation; 780 pairs stay within 5.
-  assert np.abs(correlation).max() < 0.225
-
-
-@pytest.mark.parametrize(
-    "dtype", [np.uint8, np.float16, np.float32, np.float64]
-)
-def test_views_are_float32_with_0_in_padded_slots(dtype):
-  views = augment.make_views(_video(5, dtype=dtype), _rng(), **EVERYTHING)
-  assert views.frames.shape == (2, 8, 16) and views.frames.dtype == np.float32
-  assert views.mask.shape == (2, 8)
-  assert not views.mask.all()
-  assert np.all(views.frames[~views.mask] == 0)
-  assert np.all(np.any(views.frames[views.mask] != 0, axis=-1))
+  views = (rng.random((batch, 2, slots, dim)) * 9).astype(np.float32)
+  mask = np.ones((batch, 2, slots), bool)
+  mask[:, 1, slots - 2 :] = False
+  if num_shown is not None:
+    mask[:] = np.arange(slots) < num_shown
+  return jnp.asarray(np.where(mask[..., None], views, 0)), jnp.asarray(mask)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
-def test_with_everything_off_views_are_the_stored_frames(dtype):
-  frames = _video(8, dtype=dtype)
-  views = augment.make_views(frames, _rng(), num_frames=8)
-  expected = np.stack([frames, frames]).astype(np.float32)
-  np.testing.assert_array_equal(views.frames, expected, strict=True)
-  assert views.mask.all()
+def test_stored_numbers_become_features_and_padding_exactly_0(dtype):
+  stored = (np.random.default_rng(0).random((2, 3, 4)) * 200).astype(dtype)
+  mask = np.array([[True, True, False], [True, False, False]])
+  scale, offset = np.float32(4 / 255), np.float32(4 / 512 - 2)
+  features = augment.to_features(
+      jnp.asarray(stored), jnp.asarray(mask), records.Scaling(scale, offset)
+  )
+  expected = stored.astype(np.float64) * scale + offset
+  expected = np.where(mask[..., None], expected, 0).astype(np.float32)
+  # One rounding of a product of at most 4: an ulp is 2.4e-7.
+  np.testing.assert_allclose(features, expected, atol=5e-7, strict=True)
+  assert np.all(np.asarray(features)[~mask] == 0)
 
 
-def test_making_views_does_not_change_the_video():
-  frames = _video(8, dtype=np.float32)
-  augment.make_views(frames, _rng(), **EVERYTHING)
-  np.testing.assert_array_equal(frames, _video(8, dtype=np.float32))
+def test_a_scaling_can_differ_by_dimension():
+  scaling = records.Scaling(
+      np.array([1, 2], np.float32), np.array([0, -1], np.float32)
+  )
+  features = augment.to_features(
+      jnp.full((1, 1, 2), 3, jnp.uint8), jnp.ones((1, 1), bool), scaling
+  )
+  assert features.tolist() == [[[3.0, 5.0]]]
 
 
-def test_views_show_the_frames_in_order():
-  frames = _numbered_video(40)
-  rng = _rng()
-  for _ in range(50):
-    views = augment.make_views(
-        frames,
-        rng,
-        num_frames=8,
-        crop_fraction=(0.3, 1.0),
-        playback_rate=(0.5, 2.0),
-    )
-    for view, mask in zip(views.frames, views.mask, strict=True):
-      assert np.all(np.diff(view[mask, 0]) > 0)
+@pytest.mark.parametrize("stored", [np.nan, np.inf])
+def test_padding_is_0_whatever_is_stored_there(stored):
+  features = augment.to_features(
+      jnp.full((1, 2), stored, jnp.float32),
+      jnp.zeros(1, bool),
+      records.IDENTITY,
+  )
+  assert features.tolist() == [[0.0, 0.0]]
 
 
-def test_the_frames_of_the_two_views_are_drawn_independently():
-  # One segment of 4 frames and one slot: the joint counts are a 4 x 4 table.
-  frames, rng = _numbered_video(4), _rng()
-  counts = np.zeros((4, 4))
-  for _ in range(3200):
-    views = augment.make_views(frames, rng, num_frames=1)
-    first, second = views.frames[:, 0, 0].astype(int) - 1
-    counts[first, second] += 1
-  # 200 a cell; chi-square with 15 degrees of freedom exceeds 45 once in 10^4.
-  assert np.sum((counts - 200) ** 2 / 200) < 45
+def test_padding_stays_0_and_shown_frames_change():
+  views, mask = _views()
+  changed = np.asarray(
+      augment.make_views(_key(), views, mask, records.IDENTITY, _EVERYTHING)
+  )
+  assert changed.dtype == np.float32
+  assert np.all(changed[~np.asarray(mask)] == 0)
+  moved = np.any(changed != np.asarray(views), axis=-1)
+  np.testing.assert_array_equal(moved, np.asarray(mask), strict=True)
 
 
-def test_the_crops_of_the_two_views_are_drawn_independently():
-  frames, rng = _numbered_video(11), _rng()
-  starts = []
-  for _ in range(2000):
-    views = augment.make_views(
-        frames, rng, num_frames=11, crop_fraction=(0.5, 1.0)
-    )
-    starts.append([views.frames[0, 0, 0], views.mask[1].sum()])
-  # 1 / sqrt(2000) = .022 is one standard deviation.
-  assert abs(np.corrcoef(np.transpose(starts))[0, 1]) < 0.11
+def test_with_everything_off_features_stay_as_they_are():
+  views, mask = _views()
+  same = augment.make_views(
+      _key(), views, mask, records.IDENTITY, augment.FeatureAugmentation()
+  )
+  np.testing.assert_array_equal(same, views, strict=True)
 
 
-@pytest.mark.parametrize("part", ["noise_std", "dropout_rate", "mix_max"])
-def test_the_stand_ins_of_the_two_views_differ(part):
-  views = augment.make_views(_video(8), _rng(), num_frames=8, **{part: 0.5})
-  assert np.mean(views.frames[0] != views.frames[1]) > 0.4
+@pytest.mark.parametrize("part", _PARTS)
+def test_a_part_repeats_with_its_key_and_changes_with_another(part):
+  views, mask = _views()
+  first, again, other = (
+      np.asarray(_PARTS[part](_key(number), views, mask, 0.5))
+      for number in (0, 0, 1)
+  )
+  np.testing.assert_array_equal(first, again, strict=True)
+  assert np.mean(first != other) > 0.3
+  assert np.mean(first != np.asarray(views)) > 0.3
+
+
+@pytest.mark.parametrize("part", _PARTS)
+def test_views_and_videos_get_draws_of_their_own(part):
+  views, mask = _views(num_shown=6)
+  views = jnp.broadcast_to(views[:1, :1], views.shape)
+  changed = np.asarray(_PARTS[part](_key(), views, mask, 0.5))
+  rows = changed.reshape(8, -1)
+  assert len({row.tobytes() for row in rows}) == 8
+  assert np.mean(rows[0] != rows[1]) > 0.4
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_draws_do_not_depend_on_devices(num_devices):
+  views, mask = _views(batch=8)
+  change = jax.jit(
+      lambda views, mask: augment.make_views(
+          _key(), views, mask, records.IDENTITY, _EVERYTHING
+      )
+  )
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  split = jax.device_put((views, mask), sharding.batch_sharding(mesh))
+  # Compiled for other shapes, sums and products may round once otherwise.
+  np.testing.assert_allclose(
+      change(*split), change(views, mask), rtol=1e-5, atol=1e-6, strict=True
+  )
 
 
 def test_noise_is_one_gaussian_vector_for_all_frames_of_a_view():
-  frames = _video(6, dim=4000, dtype=np.float32)
-  shift = augment.add_noise(frames, noise_std=0.1, rng=_rng()) - frames
-  # Adding to values up to 9 rounds at 5e-7; the shift itself is about .5.
-  np.testing.assert_allclose(shift, np.tile(shift[0], (6, 1)), atol=2e-6)
-  root_mean_square = np.sqrt(np.mean(np.square(frames, dtype=np.float64)))
-  unit = shift[0] / (0.1 * root_mean_square)
-  # 4000 draws: standard errors .016 of the mean and .011 of the spread.
-  assert abs(unit.mean()) < 0.08 and abs(unit.std() - 1) < 0.056
+  views, mask = _views(batch=1, dim=4000)
+  noisy = augment.add_noise(_key(), views, mask, noise_std=0.1)
+  views, mask = np.asarray(views), np.asarray(mask)
+  for view in range(2):
+    shown = views[0, view][mask[0, view]]
+    shift = np.asarray(noisy)[0, view][mask[0, view]] - shown
+    # Adding to values up to 9 rounds at 5e-7; the shift itself is about .5.
+    np.testing.assert_allclose(
+        shift, np.tile(shift[0], (len(shown), 1)), atol=2e-6
+    )
+    root_mean_square = np.sqrt(np.mean(np.square(shown, dtype=np.float64)))
+    unit = shift[0] / (0.1 * root_mean_square)
+    # 4000 draws: standard errors .016 of the mean and .011 of the spread.
+    assert abs(unit.mean()) < 0.08 and abs(unit.std() - 1) < 0.056
 
 
 def test_noise_scales_with_the_features():
-  frames = _video(6, dtype=np.float32)
-  small = augment.add_noise(frames, noise_std=0.1, rng=_rng())
-  large = augment.add_noise(frames * 1024, noise_std=0.1, rng=_rng())
+  views, mask = _views()
+  small = augment.add_noise(_key(), views, mask, noise_std=0.1)
+  large = augment.add_noise(_key(), views * 1024, mask, noise_std=0.1)
   # A power of two changes no digit of a float32.
   np.testing.assert_array_equal(large, small * 1024, strict=True)
 
 
 def test_dropout_drops_the_same_dimensions_in_all_frames_of_a_view():
-  frames = np.ones((6, 10_000), np.float32)
-  dropped = augment.drop_features(frames, dropout_rate=0.2, rng=_rng())
-  np.testing.assert_array_equal(dropped, np.tile(dropped[0], (6, 1)))
-  assert set(np.unique(dropped)) == {0, np.float32(1.25)}
-  # Binomial of 10,000: one standard deviation is .004.
-  assert abs(np.mean(dropped[0] == 0) - 0.2) < 0.02
+  views = jnp.ones((1, 2, 6, 10_000))
+  dropped = np.asarray(augment.drop_features(_key(), views, dropout_rate=0.2))
+  for view in dropped[0]:
+    np.testing.assert_array_equal(view, np.tile(view[0], (6, 1)))
+    assert set(np.unique(view)) == {0, np.float32(1.25)}
+    # Binomial of 10,000: one standard deviation is .004.
+    assert abs(np.mean(view[0] == 0) - 0.2) < 0.02
 
 
 def test_mixing_blends_a_frame_with_one_neighbour_up_to_the_largest_weight():
   # One-hot frames: a row of the result is its weights.
-  rng = _rng()
-  taken = {"before": 0, "after": 0}
-  largest = 0
-  for _ in range(300):
-    weights = augment.mix_neighbours(
-        np.eye(6, dtype=np.float32), mix_max=0.4, rng=rng
-    )
-    np.testing.assert_allclose(weights.sum(axis=1), np.ones(6), rtol=1e-6)
-    for t, row in enumerate(weights):
-      own, rest = row[t], np.delete(row, t)
-      assert 0.6 - 1e-6 <= own <= 1 and np.count_nonzero(rest) <= 1
-      assert set(np.flatnonzero(row)) <= {t - 1, t, t + 1}
-      largest = max(largest, 1 - own)
-    taken["before"] += int(weights[3, 2] > 0)
-    taken["after"] += int(weights[3, 4] > 0)
-  assert largest > 0.39
-  assert abs(taken["before"] - taken["after"]) < 87  # 5 standard deviations.
+  views = jnp.broadcast_to(jnp.eye(8), (150, 2, 8, 8))
+  mask = jnp.broadcast_to(jnp.arange(8) < 6, (150, 2, 8))  # Two are padding.
+  views = jnp.where(mask[..., None], views, 0.0)
+  mixed = augment.mix_neighbours(_key(), views, mask, mix_max=0.4)
+  mixed = np.asarray(mixed).reshape(300, 8, 8)
+  assert np.all(mixed[:, 6:] == 0) and np.all(mixed[:, :, 6:] == 0)
+  weights = mixed[:, :6, :6]
+  np.testing.assert_allclose(weights.sum(axis=2), np.ones((300, 6)), rtol=1e-6)
+  own = np.diagonal(weights, axis1=1, axis2=2)
+  assert np.all(own >= 0.6 - 1e-6) and own.min() < 0.61
+  far = np.abs(np.subtract.outer(np.arange(6), np.arange(6))) > 1
+  assert np.all(weights[:, far] == 0)
+  assert np.all(np.count_nonzero(weights, axis=2) <= 2)
+  before = np.count_nonzero(weights[:, 3, 2])
+  after = np.count_nonzero(weights[:, 3, 4])
+  assert before + after >= 299  # A weight of 0 is possible, and rare.
+  assert abs(before - after) < 87  # 5 standard deviations.
 
 
 def test_mixing_stays_between_the_smallest_and_largest_value():
-  frames = _video(12, dtype=np.float32)
-  frames[::2] = 0
-  for number in range(50):
-    mixed = augment.mix_neighbours(frames, mix_max=1.0, rng=_rng(number))
-    assert np.all(mixed >= 0)
-    # Rounding: one ulp of 9 is 1e-6.
-    assert np.all(mixed <= frames.max(axis=0) + 1e-6)
+  views, mask = _views(batch=50)
+  views = views.at[:, :, ::2].set(0)
+  mixed = np.asarray(augment.mix_neighbours(_key(), views, mask, mix_max=1.0))
+  assert np.all(mixed >= 0)
+  # Rounding: one ulp of 9 is 1e-6.
+  assert np.all(mixed <= np.asarray(views).max(axis=2, keepdims=True) + 1e-6)
 
 
-def test_a_view_of_one_frame_has_no_neighbour_to_mix_with():
-  frames = np.ones((1, 4), np.float32)
-  mixed = augment.mix_neighbours(frames, mix_max=0.5, rng=_rng())
-  np.testing.assert_array_equal(mixed, frames, strict=True)
+@pytest.mark.parametrize("slots", [1, 6])
+def test_a_frame_alone_in_its_view_has_no_neighbour_to_mix_with(slots):
+  views, mask = _views(slots=slots, num_shown=1)
+  mixed = augment.mix_neighbours(_key(), views, mask, mix_max=0.5)
+  np.testing.assert_array_equal(mixed, views, strict=True)
 
 
-@pytest.mark.parametrize(
-    "stand_in",
-    [
-        lambda frames: augment.add_noise(frames, noise_std=0.0, rng=_rng()),
-        lambda frames: augment.drop_features(
-            frames, dropout_rate=0.0, rng=_rng()
-        ),
-        lambda frames: augment.mix_neighbours(frames, mix_max=0.0, rng=_rng()),
-    ],
-    ids=["noise", "dropout", "mixing"],
-)
-def test_a_stand_in_switched_off_is_the_identity(stand_in):
-  frames = _video(6, dtype=np.float32)
-  np.testing.assert_array_equal(
-      stand_in(frames), _video(6, dtype=np.float32), strict=True
-  )
-
-
-@pytest.mark.parametrize(
-    "stand_in",
-    [
-        lambda frames: augment.add_noise(frames, noise_std=0.5, rng=_rng()),
-        lambda frames: augment.drop_features(
-            frames, dropout_rate=0.5, rng=_rng()
-        ),
-        lambda frames: augment.mix_neighbours(frames, mix_max=0.5, rng=_rng()),
-    ],
-    ids=["noise", "dropout", "mixing"],
-)
-def test_a_stand_in_acts_and_leaves_its_input_alone(stand_in):
-  frames = _video(6, dtype=np.float32)
-  assert np.mean(stand_in(frames) != frames) > 0.3
-  np.testing.assert_array_equal(frames, _video(6, dtype=np.float32))
-
-
-def test_a_view_shows_one_stored_variant_and_any_of_them():
-  frames, rng = _numbered_video(8, num_variants=3), _rng()
-  pairs = np.zeros((3, 3))
-  for _ in range(900):
-    views = augment.make_views(frames, rng, num_frames=8)
-    chosen = views.frames[:, 0, 0] // 100
-    expected = np.arange(1, 9) + 100 * chosen[:, None]
-    np.testing.assert_array_equal(views.frames[:, :, 0], expected)
-    pairs[tuple(chosen.astype(int))] += 1
-  # 100 a cell, drawn for each view by itself: chi-square with 8 degrees of
-  # freedom exceeds 32 once in 10^4.
-  assert np.sum((pairs - 100) ** 2 / 100) < 32
-
-
-def test_stored_variants_take_the_place_of_the_stand_ins():
-  frames = _numbered_video(8, num_variants=2)
-  views = augment.make_views(
-      frames, _rng(), num_frames=8, noise_std=0.5, dropout_rate=0.5, mix_max=0.5
-  )
-  assert np.all(views.frames % 100 == np.arange(1, 9)[:, None])
-
-
-def test_a_single_variant_is_no_choice_so_the_stand_ins_act():
-  frames = _video(8)
-  single = augment.make_views(frames[:, None], _rng(), **EVERYTHING)
-  plain = augment.make_views(frames, _rng(), **EVERYTHING)
-  np.testing.assert_array_equal(single.frames, plain.frames, strict=True)
-
-
-def test_the_plain_view_of_a_short_video_is_all_of_it():
-  frames, mask = augment.plain_view(
-      _numbered_video(3, num_variants=2), num_frames=5
-  )
-  assert frames.dtype == np.float32
-  assert frames[:, 0].tolist() == [1, 2, 3, 0, 0]
-  assert mask.tolist() == [True] * 3 + [False] * 2
-
-
-def test_the_plain_view_of_a_long_video_takes_the_centres_of_segments():
-  frames, mask = augment.plain_view(_numbered_video(15), num_frames=5)
-  assert frames[:, 0].tolist() == [2, 5, 8, 11, 14]
-  assert mask.all()
+@pytest.mark.parametrize("part", _PARTS)
+def test_a_part_switched_off_is_the_identity(part):
+  views, mask = _views()
+  same = _PARTS[part](_key(), views, mask, 0.0)
+  np.testing.assert_array_equal(same, views, strict=True)

@@ -122,7 +122,9 @@ def test_splits_with_other_numbers_of_classes_are_refused(tmp_path):
 
 def test_splits_are_cached_all_together_or_not_at_all(tmp_path, monkeypatch):
   _write_dataset(tmp_path, "hmdb51")  # 5 + 4 videos of 40 bytes.
-  monkeypatch.setattr("chain_jax.data.sources._available_memory", lambda: 300)
+  monkeypatch.setattr(
+      "chain_jax.data.cached_source.available_memory", lambda: 300
+  )
   with pytest.raises(InputError, match=r"`data\.cache_in_memory`"):
     field_files.open_field_dataset("hmdb51", tmp_path, cache_in_memory=True)
   field_files.open_field_dataset("hmdb51", tmp_path, cache_in_memory=False)

@@ -1,21 +1,30 @@
 """Which frames a view shows: order, coverage, crop, playback rate."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference_sampling
 
-from chain_jax.data.frame_sampling import SAMPLINGS, sample_frame_indices
+from chain_jax.data.frame_sampling import (
+    SAMPLINGS,
+    draws_per_view,
+    plain_frame_indices,
+    sample_frame_indices,
+)
 
 
 def _sample(
     num_frames_in_video, *, rng, num_frames=8, sampling="segments", **settings
 ):
-  return sample_frame_indices(
-      num_frames_in_video,
+  indices, mask = sample_frame_indices(
+      np.array([num_frames_in_video], np.int32),
+      rng.random((1, 1, draws_per_view(num_frames)), np.float32),
       num_frames=num_frames,
       sampling=sampling,
-      rng=rng,
       **settings,
   )
+  return indices[0, 0], mask[0, 0]
 
 
 def _draws(num_draws, num_frames_in_video, **settings):
@@ -193,3 +202,79 @@ def test_playback_is_as_often_fast_as_slow():
 def test_settings_that_make_no_sense_are_refused(settings, match):
   with pytest.raises(ValueError, match=match):
     _sample(10, rng=np.random.default_rng(0), **settings)
+
+
+def _many(rng, num_frames, dtype, num_videos=400):
+  lengths = rng.integers(1, 60, num_videos).astype(np.int32)
+  shape = (num_videos, 2, draws_per_view(num_frames))
+  return lengths, rng.random(shape, dtype)
+
+
+_VARIED = {"crop_fraction": (0.2, 0.9), "playback_rate": (0.4, 3.0)}
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("num_frames", [1, 2, 9])
+def test_a_batch_is_what_each_of_its_views_is_alone(sampling, num_frames):
+  rng = np.random.default_rng(0)
+  # float64, as plain Python counts: no rounding may go another way.
+  lengths, draws = _many(rng, num_frames, np.float64)
+  settings = _VARIED | {"num_frames": num_frames, "sampling": sampling}
+  indices, mask = sample_frame_indices(lengths, draws, **settings)
+  assert indices.shape == mask.shape == (400, 2, num_frames)
+  for video, length in enumerate(lengths.tolist()):
+    for view in range(2):
+      expected = reference_sampling.sample_view(
+          length, draws[video, view], **settings
+      )
+      assert indices[video, view, mask[video, view]].tolist() == expected
+      padding = indices[video, view, len(expected) :]
+      assert set(padding.tolist()) <= {expected[-1]}
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_devices_choose_the_frames_that_a_host_does(sampling):
+  lengths, draws = _many(np.random.default_rng(0), 9, np.float32)
+  settings = _VARIED | {"num_frames": 9, "sampling": sampling}
+  indices, mask = sample_frame_indices(lengths, draws, **settings)
+  on_device = jax.jit(
+      lambda lengths, draws: sample_frame_indices(
+          lengths, draws, xp=jnp, **settings
+      )
+  )(lengths, draws)
+  same = [
+      np.array_equal(one, other) and np.array_equal(shown, other_shown)
+      for one, other, shown, other_shown in zip(
+          indices, on_device[0], mask, on_device[1], strict=True
+      )
+  ]
+  assert indices.dtype == on_device[0].dtype == np.int32
+  # A power may differ in its last digit and then round to another length.
+  assert np.mean(same) > 0.98
+
+
+def test_the_largest_draw_stays_inside_the_video():
+  num_frames = 4
+  for dtype in (np.float32, np.float64):
+    shape = (300, 1, draws_per_view(num_frames))
+    draws = np.full(shape, np.nextafter(dtype(1), dtype(0)), dtype)
+    lengths = np.arange(1, 301, dtype=np.int32) * 1001
+    indices, _ = sample_frame_indices(
+        lengths, draws, num_frames=num_frames, crop_fraction=(0.5, 1.0)
+    )
+    assert np.all(indices[:, 0].max(axis=-1) < lengths)
+
+
+def test_the_plain_view_of_a_short_video_is_all_of_it():
+  indices, mask = plain_frame_indices(np.array([3, 5]), num_frames=5)
+  assert indices.tolist() == [[0, 1, 2, 2, 2], [0, 1, 2, 3, 4]]
+  assert mask.tolist() == [[True] * 3 + [False] * 2, [True] * 5]
+
+
+def test_the_plain_view_of_a_long_video_takes_the_centres_of_segments():
+  indices, mask = plain_frame_indices(np.array([15, 1500]), num_frames=5)
+  assert indices.tolist() == [
+      [1, 4, 7, 10, 13],
+      [149, 449, 749, 1049, 1349],
+  ]
+  assert mask.all()

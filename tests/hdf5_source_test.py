@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from chain_jax.data import pooling, sources
+from chain_jax.data import cached_source, pooling, sources
 from chain_jax.data.hdf5_source import Hdf5Source
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
@@ -63,7 +63,7 @@ def test_the_cache_holds_the_file(tmp_path, layout, monkeypatch):
   monkeypatch.setattr("chain_jax.data.hdf5_source._BLOCK_BYTES", 100)
   features = _features()
   path = _write(tmp_path / "a.h5", features, **LAYOUTS[layout])
-  cached = sources.CachedSource(Hdf5Source(path, labels=None))
+  cached = cached_source.CachedSource(Hdf5Source(path, labels=None))
   actual = np.stack([cached.read_frames(row) for row in range(7)])
   np.testing.assert_array_equal(actual, features, strict=True)
 
@@ -134,7 +134,11 @@ def test_a_pickled_source_reads_the_same(path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 # Python 3.12 and jax warn of forking with threads; the child here only reads.
 @pytest.mark.filterwarnings("ignore:.*fork.*")
-def test_a_forked_process_reads_the_same_from_a_handle_of_its_own(path):
+@pytest.mark.parametrize("chunks", [None, (1, 3, 4)])
+def test_a_forked_process_reads_the_same_from_a_handle_of_its_own(
+    tmp_path, chunks
+):
+  path = _write(tmp_path / "a.h5", _features(), chunks=chunks)
   source = Hdf5Source(path, labels=None)
   source.read_frames(0)
   source._lock.acquire()  # As if a thread was opening the file at the fork.
@@ -150,7 +154,8 @@ def test_a_forked_process_reads_the_same_from_a_handle_of_its_own(path):
   frames, has_own_handle = ours.recv()
   child.join()
   np.testing.assert_array_equal(frames, _features()[5], strict=True)
-  assert has_own_handle
+  # A map of the file, which data in one piece get, serves both processes.
+  assert has_own_handle or chunks is None
 
 
 def _refused(path, match, labels=None):
@@ -231,7 +236,7 @@ def test_a_value_that_is_not_finite_is_refused_when_it_is_read(tmp_path, bad):
   source.read_frames(3)
   for read in (
       lambda: source.read_frames(4),
-      lambda: sources.CachedSource(source),
+      lambda: cached_source.CachedSource(source),
       lambda: pooling.pooled_features(source),
   ):
     with pytest.raises(InputError, match=r"a\.h5, row 4: .*in frame 1"):
@@ -251,3 +256,50 @@ def test_damaged_data_are_refused_when_they_are_read(tmp_path):
   source.read_frames(1)
   with pytest.raises(InputError, match=r"a\.h5: rows 2 \.\. 2 .*damaged"):
     source.read_frames(2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(7, 3, 4), (7, 3, 2, 4)])
+def test_gathered_frames_are_those_of_the_file(tmp_path, layout, shape):
+  settings = LAYOUTS[layout]
+  if len(shape) == 4 and isinstance(settings.get("chunks"), tuple):
+    settings = settings | {"chunks": True}
+  features = _features(shape)
+  source = Hdf5Source(
+      _write(tmp_path / "a.h5", features, **settings), labels=None
+  )
+  rng = np.random.default_rng(0)
+  videos = np.array([6, 0, 6, 2])
+  indices = rng.integers(3, size=(4, 2, 5)).astype(np.int32)
+  expected = features[videos[:, None, None], indices]
+  variants = None
+  if len(shape) == 4:
+    variants = rng.integers(2, size=(4, 2)).astype(np.int32)
+    expected = np.take_along_axis(
+        expected, variants[:, :, None, None, None], axis=3
+    )[:, :, :, 0]
+  np.testing.assert_array_equal(
+      sources.gather_frames(source, videos, indices, variants),
+      expected,
+      strict=True,
+  )
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "a chunk a video"])
+def test_a_gather_refuses_a_value_that_is_not_finite(tmp_path, layout):
+  features = _features()
+  features[4, 1, 2] = np.nan
+  path = _write(tmp_path / "a.h5", features, **LAYOUTS[layout])
+  source = Hdf5Source(path, labels=None)
+  indices = np.ones((2, 1, 3), np.int32)
+  source.gather(np.array([3, 5]), indices, None)
+  for _ in range(2):  # A video that failed is not taken for checked.
+    with pytest.raises(InputError, match=r"a\.h5, row 4: .*in frame 1"):
+      source.gather(np.array([3, 4]), indices, None)
+
+
+def test_a_dataset_that_was_never_written_reads_as_zeros(tmp_path):
+  with h5py.File(tmp_path / "a.h5", "w") as file:
+    file.create_dataset("feats", (7, 3, 4), np.float16)
+  source = Hdf5Source(tmp_path / "a.h5", labels=None)
+  assert source.read_frames(6).tolist() == [[0.0] * 4] * 3

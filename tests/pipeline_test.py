@@ -1,16 +1,19 @@
 """The stream of batches: the step is its whole state."""
 
-import functools
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from array_source import ArraySource
 
 from chain_jax import errors
-from chain_jax.data import augment, pipeline, synthetic
+from chain_jax.data import frame_sampling, pipeline, records, synthetic
+from chain_jax.data.training_plan import TrainingPlan
 
 _NUM_VIDEOS, _BATCH = 22, 8
 
@@ -28,22 +31,18 @@ def source():
   return synthetic.SyntheticSource(world, split="train", num_videos=_NUM_VIDEOS)
 
 
-_make_views = functools.partial(
-    augment.make_views,
+_VIEWS = frame_sampling.ViewSettings(
     num_frames=6,
     sampling="segments",
     crop_fraction=(0.5, 1.0),
     playback_rate=(0.5, 2.0),
-    noise_std=0.1,
-    dropout_rate=0.1,
-    mix_max=0.2,
 )
 
 
 def _batches(source, steps, *, seed=0, **settings):
-  plan = pipeline.TrainingPlan(len(source), batch_size=_BATCH, seed=seed)
+  plan = TrainingPlan(len(source), batch_size=_BATCH, seed=seed)
   with pipeline.make_training_batches(
-      source, plan, seed=seed, steps=steps, make_views=_make_views, **settings
+      source, plan, seed=seed, steps=steps, views=_VIEWS, **settings
   ) as iterator:
     return list(iterator)
 
@@ -84,8 +83,38 @@ def test_a_restart_at_any_step_continues_the_stream(source, step):
   _assert_same(_batches(source, range(step, 6)), expected[step:])
 
 
+@pytest.mark.parametrize("rows", [slice(0, 3), slice(3, 8)])
+def test_draws_of_some_rows_are_those_of_the_whole_batch(rows):
+  settings = {"seed": 5, "step": 7, "num_frames": 6}
+  whole = pipeline.draw_views(first_row=0, num_rows=8, **settings)
+  part = pipeline.draw_views(
+      first_row=rows.start, num_rows=rows.stop - rows.start, **settings
+  )
+  np.testing.assert_array_equal(part, whole[rows], strict=True)
+
+
+def test_draws_are_uniform_and_never_the_same_twice():
+  draws = np.concatenate(
+      [
+          pipeline.draw_views(
+              seed=seed, step=step, first_row=0, num_rows=64, num_frames=6
+          )
+          for seed, step in [(0, 0), (0, 1), (1, 0), (2**63, 0), (-1, 0)]
+      ]
+  )
+  assert draws.shape == (320, 2, 12) and draws.dtype == np.float32
+  # 7,680 draws of 2^24 values: 1.8 pairs are expected to agree by chance.
+  assert draws.size - len(np.unique(draws)) < 12
+  counts = np.bincount((draws.ravel() * 16).astype(int), minlength=16)
+  # 480 a bin: chi-square with 15 degrees of freedom exceeds 45 once in 10^4.
+  assert np.sum((counts - 480) ** 2 / 480) < 45
+  correlation = np.corrcoef(draws.reshape(320, 24).T) - np.eye(24)
+  # 1 / sqrt(320) = .056 is one standard deviation; 276 pairs stay within 5.
+  assert np.abs(correlation).max() < 0.28
+
+
 def test_every_epoch_is_another_permutation_and_no_batch_repeats_a_video():
-  plan = pipeline.TrainingPlan(_NUM_VIDEOS, batch_size=_BATCH, seed=0)
+  plan = TrainingPlan(_NUM_VIDEOS, batch_size=_BATCH, seed=0)
   assert plan.steps_per_epoch == 2
   epochs = [
       np.concatenate([plan.videos(2 * epoch), plan.videos(2 * epoch + 1)])
@@ -107,7 +136,7 @@ def test_the_seed_decides_videos_and_views(source):
 def test_a_video_gets_new_views_in_every_epoch(source):
   seen = {}
   for batch in _batches(source, range(8)):
-    for video, views in zip(batch.videos, batch.views, strict=True):
+    for video, views in zip(batch.videos, batch.frames, strict=True):
       seen.setdefault(int(video), []).append(views)
   twice = [views for views in seen.values() if len(views) > 1]
   assert twice and not any(
@@ -115,9 +144,36 @@ def test_a_video_gets_new_views_in_every_epoch(source):
   )
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float64])
+def test_batches_hold_frames_as_stored_and_0_in_padding(dtype):
+  videos = [np.full((3, 4), row + 1).astype(dtype) for row in range(8)]
+  (batch,) = _batches(ArraySource(videos), range(1))
+  wanted = np.float32 if dtype == np.float64 else dtype
+  assert batch.frames.dtype == wanted and batch.frames.shape == (8, 2, 6, 4)
+  shown = np.repeat(batch.videos + 1, 12).reshape(8, 2, 6)
+  shown = np.where(batch.frame_mask, shown, 0)
+  np.testing.assert_array_equal(batch.frames[..., 0], shown)
+  assert not batch.frame_mask.all()
+
+
+def test_a_view_shows_one_stored_variant_and_any_of_them():
+  # Variant v of frame t holds 100 v + t + 1.
+  frames = np.arange(6)[:, None] + 100 * np.arange(3) + 1
+  videos = [np.repeat(frames[:, :, None], 4, axis=2).astype(np.float32)] * 8
+  pairs = np.zeros((3, 3))
+  for batch in _batches(ArraySource(videos), range(120)):
+    variants = batch.frames[..., 0] // 100
+    variants = np.where(batch.frame_mask, variants, variants[:, :, :1])
+    assert np.all(variants == variants[:, :, :1])
+    np.add.at(pairs, tuple(variants[:, :, 0].T.astype(int)), 1)
+  # 960 videos, 9 cells: chi-square with 8 degrees of freedom exceeds 32 once
+  # in 10^4; the views are drawn independently, so all pairs are as likely.
+  assert np.sum((pairs - 960 / 9) ** 2 / (960 / 9)) < 32
+
+
 def test_a_batch_larger_than_the_set_is_refused():
   with pytest.raises(errors.InputError, match=r"`train.batch_size`.* try 16"):
-    pipeline.TrainingPlan(_NUM_VIDEOS, batch_size=32, seed=0)
+    TrainingPlan(_NUM_VIDEOS, batch_size=32, seed=0)
 
 
 def test_hosts_that_do_not_divide_the_batch_are_refused(source):
@@ -134,9 +190,9 @@ def test_export_visits_every_video_once_in_order(source, batch_size):
   videos = np.concatenate([batch.videos for batch in batches])
   expected = np.arange(_NUM_VIDEOS, dtype=np.int32)
   np.testing.assert_array_equal(videos[:_NUM_VIDEOS], expected, strict=True)
-  assert {batch.views.shape for batch in batches} == {(batch_size, 1, 8, 4)}
+  assert {batch.frames.shape for batch in batches} == {(batch_size, 1, 8, 4)}
   np.testing.assert_array_equal(
-      batches[0].views[2, 0], source.read_frames(2), strict=True
+      batches[0].frames[2, 0], source.read_frames(2), strict=True
   )
 
 
@@ -146,6 +202,11 @@ class _Damaged:
   ids = np.array([f"video-{i}" for i in range(_NUM_VIDEOS)])
   labels = None
   feature_dim = 4
+  num_frames = np.full(_NUM_VIDEOS, 8, np.int32)
+  num_variants = 1
+  dtype = np.dtype(np.float32)
+  scaling = records.IDENTITY
+  shard_starts = np.array([0, _NUM_VIDEOS])
 
   def __len__(self):
     return _NUM_VIDEOS
@@ -163,20 +224,25 @@ def test_a_damaged_row_ends_the_stream_with_its_own_error(num_workers):
 
 
 _KILLED = """
-import sys, time
+import multiprocessing, sys, time
 sys.path.insert(0, sys.argv[1])
 from absl import flags
 import numpy as np
 from array_source import EQUAL, ArraySource, random_videos
 from chain_jax.data import pipeline
 flags.FLAGS.mark_as_parsed()
+
+class Stuck(ArraySource):
+  def read_frames(self, video):
+    if video:  # A worker at work does not notice by itself that it is alone.
+      time.sleep(60)
+    return super().read_frames(video)
+
 if __name__ == "__main__":
-  source = ArraySource(random_videos(EQUAL))
   batches = pipeline.make_export_batches(
-      source, batch_size=1, num_frames=2, num_workers=1)
+      Stuck(random_videos(EQUAL)), batch_size=1, num_frames=2, num_workers=1)
   with batches as iterator:
     next(iterator)
-    import multiprocessing
     print(*(child.pid for child in multiprocessing.active_children()))
     sys.stdout.flush()
     time.sleep(60)
@@ -195,8 +261,17 @@ def test_workers_of_a_killed_run_end_too(tmp_path):
   workers = [int(word) for word in run.stdout.readline().split()]
   assert workers
   run.kill()
-  run.communicate()
-  deadline = time.monotonic() + 20
-  while any(pathlib.Path(f"/proc/{worker}").exists() for worker in workers):
-    assert time.monotonic() < deadline, "a worker lives on"
-    time.sleep(0.1)
+  run.wait()
+  run.stdout.close()  # Not read to its end: a worker alive keeps it open.
+  deadline = time.monotonic() + 15
+  try:
+    while any(map(_runs, workers)):
+      assert time.monotonic() < deadline, "a worker lives on"
+      time.sleep(0.1)
+  finally:
+    for worker in filter(_runs, workers):
+      os.kill(worker, signal.SIGKILL)
+
+
+def _runs(process):
+  return pathlib.Path(f"/proc/{process}").exists()

@@ -1,7 +1,6 @@
 """What training keeps when something goes wrong on the way."""
 
 import os
-import threading
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import tiny
 
 from chain_jax import errors, run
 from chain_jax import report as report_lib
-from chain_jax.data import augment
+from chain_jax.data import pipeline
 
 
 def _checkpoints(path):
@@ -19,18 +18,16 @@ def _checkpoints(path):
 
 @pytest.fixture
 def spoilt_views(monkeypatch):
-  """Views hold NaN from the sixth batch of 16 on."""
-  make_views, lock, made = augment.make_views, threading.Lock(), []
+  """Views hold NaN from the sixth batch on."""
+  load = pipeline._TrainingLoader.__call__
 
-  def spoilt(*arguments, **settings):
-    views = make_views(*arguments, **settings)
-    with lock:
-      made.append(None)
-      if len(made) > 5 * 16:
-        views.frames[:] = np.nan
-    return views
+  def spoilt(loader, step):
+    batch = load(loader, step)
+    if step >= 5:
+      batch.frames[:] = np.nan
+    return batch
 
-  monkeypatch.setattr(augment, "make_views", spoilt)
+  monkeypatch.setattr(pipeline._TrainingLoader, "__call__", spoilt)
   return monkeypatch
 
 

@@ -9,7 +9,7 @@ import pytest
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
 from chain_jax import sharding, train_state, train_step
-from chain_jax.data import pipeline
+from chain_jax.data import augment, pipeline, records
 from chain_jax.losses import total
 
 _BATCH, _FRAMES, _DIM = 16, 5, 8
@@ -23,7 +23,19 @@ _WEIGHTS = {
 }
 
 
-def _setting(num_devices, optimizer=None, **weights):
+_AUGMENTED = augment.FeatureAugmentation(
+    noise_std=0.1, dropout_rate=0.1, mix_max=0.2
+)
+
+
+def _setting(
+    num_devices,
+    optimizer=None,
+    *,
+    scaling=records.IDENTITY,
+    augmentation=_AUGMENTED,
+    **weights,
+):
   mesh = sharding.make_mesh(jax.devices()[:num_devices])
   config = config_lib.ModelConfig(
       num_bits=16, width=8, depth=1, num_heads=2, mlp_dim=16, dropout_rate=0.1
@@ -44,6 +56,8 @@ def _setting(num_devices, optimizer=None, **weights):
       temperature=0.5,
       positive_prior=0.0,
       scene_threshold_std=1.0,
+      scaling=scaling,
+      augmentation=augmentation,
       seed=0,
   )
   return state, step, mesh
@@ -60,11 +74,13 @@ def _batch(seed=0):
   )
 
 
-def _run(num_devices, num_steps=3, optimizer=None, **weights):
-  state, step, mesh = _setting(num_devices, optimizer, **weights)
+def _run(
+    num_devices, num_steps=3, optimizer=None, make_batch=_batch, **settings
+):
+  state, step, mesh = _setting(num_devices, optimizer, **settings)
   metrics = []
   for seed in range(num_steps):
-    state, row = step(state, sharding.to_global(_batch(seed), mesh))
+    state, row = step(state, sharding.to_global(make_batch(seed), mesh))
     metrics.append(jax.device_get(row))
   return jax.device_get(state), metrics
 
@@ -99,6 +115,54 @@ def test_losses_gradients_and_updates_do_not_depend_on_devices(
       state.params,
       expected_state.params,
   )
+
+
+_SCALING = records.Scaling(np.float32(4 / 255), np.float32(4 / 512 - 2))
+
+
+def _stored_batch(seed):
+  batch = _batch(seed)
+  stored = np.clip(np.rint((batch.frames + 2) * 255 / 4), 0, 255)
+  return batch._replace(frames=stored.astype(np.uint8))
+
+
+def _float_batch(seed):
+  batch = _stored_batch(seed)
+  features = records.to_features(batch.frames, _SCALING)
+  features[~batch.frame_mask] = 0
+  return batch._replace(frames=features)
+
+
+def test_features_stored_in_8_bits_train_like_their_float32_copy():
+  optimizer = optax.sgd(0.1)
+  stored, _ = _run(
+      1, optimizer=optimizer, make_batch=_stored_batch, scaling=_SCALING
+  )
+  floats, _ = _run(1, optimizer=optimizer, make_batch=_float_batch)
+  other, _ = _run(1, optimizer=optimizer, make_batch=_stored_batch)
+  jax.tree.map(
+      lambda actual, wanted: np.testing.assert_allclose(
+          # Product and sum in one rounding or two, through three updates.
+          actual,
+          wanted,
+          rtol=1e-4,
+          atol=1e-6,
+          strict=True,
+      ),
+      stored.params,
+      floats.params,
+  )
+  kernels = [run.params["projection"]["kernel"] for run in (stored, other)]
+  assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("part", ["noise_std", "dropout_rate", "mix_max"])
+def test_each_part_of_the_augmentation_reaches_the_loss(part):
+  plain, changed = (
+      _run(1, 1, augmentation=augment.FeatureAugmentation(**parts))[1][0]
+      for parts in ({}, {part: 0.5})
+  )
+  assert abs(plain["contrastive"] - changed["contrastive"]) > 1e-4
 
 
 def test_two_runs_are_equal_bit_for_bit(on_one_device):

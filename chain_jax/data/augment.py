@@ -1,199 +1,163 @@
-"""One video -> two views, drawn independently of each other.
+"""What happens to the features of a view, on the devices.
 
-Time: which frames a view shows (`sample_frame_indices`). Space: what happens
-to the features of the frames shown. Pixels are gone by then, so this is a
-stand-in: a stored variant (crop, flip) where the video has some, else noise,
-dropout and mixing of neighbours. What CVRL (arXiv:2008.03800) asks of spatial
-augmentation holds here too: one draw serves all frames of a view, for a draw
-per frame would change what the view tells about time.
+Which frames a view shows is decided in `frame_sampling.py`; here the stored
+numbers become features and, in training, change in space. Pixels are gone by
+then, so this is a stand-in: a stored variant (crop, flip) where a video has
+some, else mixing of neighbours, noise and dropout. What CVRL
+(arXiv:2008.03800) asks of spatial augmentation holds here too: one draw serves
+all frames of a view, for a draw per frame would change what the view tells
+about time.
+
+All draws are made for the global batch from one key, so they do not depend on
+which device holds a row.
 """
 
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Bool, Float32, Num
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Num
 
-from chain_jax.data.frame_sampling import (
-    sample_frame_indices,
-    segment_centres,
-    segment_edges,
-)
-from chain_jax.data.records import plain_frames, to_float32
+from chain_jax.data import records
 
 
-class Views(NamedTuple):
-  """Two views of one video.
+class FeatureAugmentation(NamedTuple):
+  """How features change in training; 0 switches a part off."""
 
-  Attributes:
-    frames: Features; 0 in padded slots.
-    mask: True where a slot shows a frame; these slots come first.
+  noise_std: float = 0.0
+  dropout_rate: float = 0.0
+  mix_max: float = 0.0
+
+
+def to_features(
+    frames: Num[Array, "*batch slots dim"],
+    frame_mask: Bool[Array, "*batch slots"],
+    scaling: records.Scaling,
+) -> Float32[Array, "*batch slots dim"]:
+  """Turns stored frames into features; 0 in padded slots.
+
+  Args:
+    frames: As stored: uint8, float16 or float32.
+    frame_mask: True where a slot shows a frame.
+    scaling: What stored numbers mean.
+
+  Returns:
+    stored * scale + offset, in float32.
   """
+  features = frames.astype(jnp.float32) * scaling.scale + scaling.offset
+  # Not a product with the mask: a stored 0 means the offset, and padding may
+  # hold anything.
+  return jnp.where(frame_mask[..., None], features, 0.0)
 
-  frames: Float32[np.ndarray, "2 view_frames dim"]
-  mask: Bool[np.ndarray, "2 view_frames"]
 
+def make_views(
+    rng: jax.Array,
+    frames: Num[Array, "batch views slots dim"],
+    frame_mask: Bool[Array, "batch views slots"],
+    scaling: records.Scaling,
+    augmentation: FeatureAugmentation,
+) -> Float32[Array, "batch views slots dim"]:
+  """Makes the views that training sees out of stored frames.
 
-def video_rng(seed: int, *, epoch: int, video: int) -> np.random.Generator:
-  """Makes the generator of one video's views in one epoch.
+  Each view is changed by draws of its own: mixing, then noise, then dropout.
 
-  It depends on these three numbers alone, so views do not change with hosts,
-  workers or restarts. Philox is a counter under a key: (seed, epoch) is the
-  key, and each video counts in a range of its own.
+  Args:
+    rng: A key; with the shapes it alone decides the draws.
+    frames: As stored.
+    frame_mask: True where a slot shows a frame; these slots come first.
+    scaling: What stored numbers mean.
+    augmentation: How features change.
+
+  Returns:
+    Features, 0 in padded slots.
   """
-  return np.random.Generator(
-      np.random.Philox(
-          key=np.array([seed % 2**64, epoch], np.uint64),
-          counter=np.array([0, 0, 0, video], np.uint64),
-      )
-  )
+  noise_std, dropout_rate, mix_max = augmentation
+  mix_rng, noise_rng, dropout_rng = jax.random.split(rng, 3)
+  features = to_features(frames, frame_mask, scaling)
+  features = mix_neighbours(mix_rng, features, frame_mask, mix_max=mix_max)
+  features = add_noise(noise_rng, features, frame_mask, noise_std=noise_std)
+  return drop_features(dropout_rng, features, dropout_rate=dropout_rate)
 
 
 def mix_neighbours(
-    frames: Float32[np.ndarray, "num_frames dim"],
+    rng: jax.Array,
+    features: Float32[Array, "batch views slots dim"],
+    frame_mask: Bool[Array, "batch views slots"],
     *,
     mix_max: float,
-    rng: np.random.Generator,
-) -> Float32[np.ndarray, "num_frames dim"]:
+) -> Float32[Array, "batch views slots dim"]:
   """Blends each frame with the one before or after it in the view.
 
   Each frame becomes (1 - a) of itself and a of its neighbour, a uniform in
   [0, `mix_max`], either side equally likely: one side alone would tell the
-  direction of time. Features stay in the convex hull of the view's frames.
+  direction of time. Features stay in the convex hull of the view's frames; a
+  frame alone in its view stays as it is.
 
   Args:
-    frames: Of one view, without padding.
-    mix_max: Largest weight of a neighbour, 0 to 1; 0 = off.
     rng: Gives one weight and one side a frame.
+    features: Of whole views, 0 in padded slots.
+    frame_mask: True where a slot shows a frame; these slots come first.
+    mix_max: Largest weight of a neighbour, 0 to 1; 0 = off.
   """
-  num_frames = len(frames)
-  if mix_max == 0 or num_frames < 2:
-    return frames
-  weights = rng.uniform(0, mix_max, num_frames).astype(np.float32)
-  rows = np.arange(num_frames)
-  neighbours = rows + np.where(rng.random(num_frames) < 0.5, -1, 1)
-  neighbours[0], neighbours[-1] = 1, num_frames - 2
-  # Not a matrix product: BLAS threads of many workers get in each other's way.
-  mixed = frames[neighbours]
-  mixed -= frames
-  mixed *= weights[:, None]
-  mixed += frames
-  return mixed
+  if mix_max == 0 or features.shape[-2] < 2:
+    return features
+  weight_rng, side_rng = jax.random.split(rng)
+  weights = jax.random.uniform(weight_rng, frame_mask.shape, maxval=mix_max)
+  takes_earlier = jax.random.bernoulli(side_rng, shape=frame_mask.shape)
+  slots = jnp.arange(features.shape[-2])
+  num_shown = jnp.sum(frame_mask, axis=-1, keepdims=True)
+  takes_earlier = (slots > 0) & (takes_earlier | (slots >= num_shown - 1))
+  earlier = jnp.roll(features, 1, axis=-2)
+  later = jnp.roll(features, -1, axis=-2)
+  neighbours = jnp.where(takes_earlier[..., None], earlier, later)
+  is_mixed = frame_mask & (num_shown > 1)
+  weights = jnp.where(is_mixed, weights, 0.0)[..., None]
+  return features + weights * (neighbours - features)
 
 
 def add_noise(
-    frames: Float32[np.ndarray, "num_frames dim"],
+    rng: jax.Array,
+    features: Float32[Array, "batch views slots dim"],
+    frame_mask: Bool[Array, "batch views slots"],
     *,
     noise_std: float,
-    rng: np.random.Generator,
-) -> Float32[np.ndarray, "num_frames dim"]:
+) -> Float32[Array, "batch views slots dim"]:
   """Shifts all frames of a view by one Gaussian vector.
 
   Args:
-    frames: Of one view, without padding.
-    noise_std: Standard deviation, in units of the root mean square of
-      `frames`; 0 = off.
-    rng: Gives one draw a dimension.
+    rng: Gives one draw a view and dimension.
+    features: Of whole views, 0 in padded slots.
+    frame_mask: True where a slot shows a frame; other slots stay 0.
+    noise_std: Standard deviation, in units of the root mean square of the
+      view's features; 0 = off.
   """
   if noise_std == 0:
-    return frames
-  root_mean_square = np.sqrt(np.einsum("td,td->", frames, frames) / frames.size)
-  noise = rng.standard_normal(frames.shape[-1], dtype=np.float32)
-  return frames + noise * np.float32(noise_std * root_mean_square)
+    return features
+  batch, views, _, dim = features.shape
+  num_values = jnp.sum(frame_mask, axis=-1) * dim  # [batch, views]
+  mean_square = jnp.sum(jnp.square(features), axis=(-2, -1)) / num_values
+  noise = jax.random.normal(rng, (batch, views, 1, dim))
+  noise *= noise_std * jnp.sqrt(mean_square)[..., None, None]
+  return features + jnp.where(frame_mask[..., None], noise, 0.0)
 
 
 def drop_features(
-    frames: Float32[np.ndarray, "num_frames dim"],
+    rng: jax.Array,
+    features: Float32[Array, "batch views slots dim"],
     *,
     dropout_rate: float,
-    rng: np.random.Generator,
-) -> Float32[np.ndarray, "num_frames dim"]:
+) -> Float32[Array, "batch views slots dim"]:
   """Sets the same dimensions to 0 in all frames of a view.
 
   Args:
-    frames: Of one view, without padding.
+    rng: Gives one draw a view and dimension.
+    features: Of whole views.
     dropout_rate: Chance of each dimension, 0 <= rate < 1; 0 = off. The others
       are divided by 1 - rate, which keeps the expected value.
-    rng: Gives one draw a dimension.
   """
   if dropout_rate == 0:
-    return frames
-  kept = rng.random(frames.shape[-1], dtype=np.float32) >= dropout_rate
-  return frames * (kept * np.float32(1 / (1 - dropout_rate)))
-
-
-def make_views(
-    frames: Num[np.ndarray, "num_frames_in_video *variants dim"],
-    rng: np.random.Generator,
-    *,
-    num_frames: int,
-    sampling: str = "segments",
-    crop_fraction: tuple[float, float] = (1.0, 1.0),
-    playback_rate: tuple[float, float] = (1.0, 1.0),
-    noise_std: float = 0.0,
-    dropout_rate: float = 0.0,
-    mix_max: float = 0.0,
-) -> Views:
-  """Draws two views of one video, each by itself from the same distribution.
-
-  Args:
-    frames: As stored; float or uint8.
-    rng: Gives all draws: first those of view 0, then those of view 1.
-    num_frames: Slots of a view, T.
-    sampling: See `sample_frame_indices`, as for the next two.
-    crop_fraction: Share of the video that a view looks at.
-    playback_rate: How much faster than usual a view runs.
-    noise_std: See `add_noise`; where the video has more than one stored
-      variant, one of these is drawn instead of this and the next two.
-    dropout_rate: See `drop_features`.
-    mix_max: See `mix_neighbours`.
-  """
-  views = np.zeros((2, num_frames, frames.shape[-1]), np.float32)
-  masks = np.zeros((2, num_frames), np.bool_)
-  for view, mask in zip(views, masks, strict=True):
-    indices, mask[:] = sample_frame_indices(
-        len(frames),
-        num_frames=num_frames,
-        sampling=sampling,
-        crop_fraction=crop_fraction,
-        playback_rate=playback_rate,
-        rng=rng,
-    )
-    shown = indices[mask]
-    if frames.ndim == 3 and frames.shape[1] > 1:
-      variant = rng.integers(frames.shape[1])
-      view[mask] = to_float32(frames[shown, variant])
-      continue
-    features = to_float32(plain_frames(frames)[shown])
-    features = mix_neighbours(features, mix_max=mix_max, rng=rng)
-    features = add_noise(features, noise_std=noise_std, rng=rng)
-    features = drop_features(features, dropout_rate=dropout_rate, rng=rng)
-    view[: len(shown)] = features
-  return Views(views, masks)
-
-
-def plain_view(
-    frames: Num[np.ndarray, "num_frames_in_video *variants dim"],
-    *,
-    num_frames: int,
-) -> tuple[
-    Float32[np.ndarray, "view_frames dim"], Bool[np.ndarray, "view_frames"]
-]:
-  """Takes the view that a video is exported by; nothing is drawn.
-
-  Args:
-    frames: As stored; of variants, number 0 counts.
-    num_frames: Slots of the view, T.
-
-  Returns:
-    All frames where there are at most T, else the centres of T segments; and
-    which slots show one.
-
-  >>> frames, mask = plain_view(np.arange(6.0).reshape(6, 1), num_frames=3)
-  >>> frames[:, 0].tolist(), mask.tolist()
-  ([0.0, 2.0, 4.0], [True, True, True])
-  """
-  num_filled = min(num_frames, len(frames))
-  shown = segment_centres(segment_edges(len(frames), num_filled))
-  view = np.zeros((num_frames, frames.shape[-1]), np.float32)
-  view[:num_filled] = to_float32(plain_frames(frames)[shown])
-  return view, np.arange(num_frames) < num_filled
+    return features
+  batch, views, _, dim = features.shape
+  kept_share = 1 - dropout_rate
+  kept = jax.random.bernoulli(rng, kept_share, (batch, views, 1, dim))
+  return features * (kept / kept_share)

@@ -12,12 +12,9 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 
+from chain_jax.data.cached_source import CachedSource, check_fits_in_memory
 from chain_jax.data.hdf5_source import Hdf5Source
-from chain_jax.data.sources import (
-    CachedSource,
-    VideoSource,
-    check_fits_in_memory,
-)
+from chain_jax.data.sources import VideoSource
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 

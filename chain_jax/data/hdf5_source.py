@@ -6,9 +6,10 @@ import threading
 
 import h5py
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Int, Integer, Num
 
-from chain_jax.data.records import check_finite
+from chain_jax.data import sources
+from chain_jax.data.records import IDENTITY, check_finite
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
@@ -23,9 +24,14 @@ _CHUNK_CACHE_BYTES = (8 * 2**20, 256 * 2**20)  # At least, at most.
 class Hdf5Source:
   """Videos of one HDF5 file, read by row.
 
-  Random rows are fast where the file is contiguous or a chunk is a video,
-  `(1, frames, dim)`. Where chunks cross many videos, as h5py chooses them by
-  itself, each read unpacks all of these: cache such a file.
+  Random rows are fastest where the data are contiguous, which is what h5py
+  writes unless told otherwise: the file is then mapped into memory, and chosen
+  frames are copied straight out of it. With chunks, rows are read whole, which
+  is fast where a chunk is a video, `(1, frames, dim)`. Where chunks cross many
+  videos, each read unpacks all of these: cache such a file.
+
+  Features are checked for NaN and infinity when a process first asks for
+  their video.
 
   Safe between threads, and after pickling or forking: each process opens the
   file for itself.
@@ -52,6 +58,11 @@ class Hdf5Source:
     _check_features(self.path, features)
     self.shape, self.dtype = features.shape, features.dtype
     self.feature_dim = int(self.shape[-1])
+    self.num_frames = np.full(self.shape[0], self.shape[1], np.int32)
+    self.num_variants = int(np.prod(self.shape[2:-1]))
+    self.scaling = IDENTITY
+    self.shard_starts = sources.single_shard(self.shape[0])
+    self._offset = _mappable_offset(features)
     self.ids = _read_ids(self.path, features)
     self.rows_per_block, chunk_bytes = _block_plan(features)
     # The cache's size can only be chosen when a file is opened.
@@ -70,7 +81,7 @@ class Hdf5Source:
 
   def __getstate__(self) -> dict:
     state = dict(self.__dict__)
-    for name in ("_lock", "_dataset", "_process"):
+    for name in ("_lock", "_dataset", "_process", "_map", "_checked"):
       del state[name]
     return state
 
@@ -99,6 +110,10 @@ class Hdf5Source:
     """
     if not 0 <= start < stop <= len(self):
       raise IndexError(f"videos {start} .. {stop - 1} of {len(self)}")
+    if self._offset is not None:
+      block = self._mapped()[start:stop].copy()
+      self._check_mapped(np.arange(start, stop))
+      return block
     try:
       block = self._features()[start:stop]
     except OSError as error:
@@ -110,9 +125,52 @@ class Hdf5Source:
       check_finite(frames, video=f"{self.path}, row {row}")
     return block
 
+  def gather(
+      self,
+      videos: Integer[np.ndarray, "n"],
+      frame_indices: Int[np.ndarray, "n views slots"],
+      variants: Int[np.ndarray, "n views"] | None,
+  ) -> Num[np.ndarray, "n views slots dim"]:
+    """Reads chosen frames, as `sources.gather_frames` does."""
+    if self._offset is None:
+      return sources.gather_whole(self, videos, frame_indices, variants)
+    flat = self._mapped().reshape(-1, self.feature_dim)
+    self._check_mapped(videos)
+    rows_per_video = self.shape[1] * self.num_variants
+    return sources.take_rows(
+        flat,
+        videos.astype(np.int64) * rows_per_video,
+        frame_indices,
+        variants,
+        num_variants=self.num_variants,
+    )
+
   def _forget_handle(self) -> None:
     self._dataset, self._process = None, None
+    self._map, self._checked = None, None
     self._lock = threading.Lock()
+
+  def _mapped(self) -> np.ndarray:
+    """Returns all features, mapped into this process's memory."""
+    if self._map is None:
+      # A plain array: np.memmap makes each slice of it slow.
+      self._map = np.asarray(
+          np.memmap(
+              self.path,
+              self.dtype,
+              mode="r",
+              offset=self._offset,
+              shape=self.shape,
+          )
+      )
+      self._checked = np.zeros(len(self), np.bool_)
+    return self._map
+
+  def _check_mapped(self, videos: np.ndarray) -> None:
+    """Refuses what is not finite; a video is checked once in a process."""
+    for video in videos[~self._checked[videos]].tolist():
+      check_finite(self._map[video], video=f"{self.path}, row {video}")
+      self._checked[video] = True
 
   def _features(self) -> h5py.Dataset:
     """Returns the open dataset of this process; h5py itself locks reads."""
@@ -148,6 +206,12 @@ def _open_features(path: pathlib.Path, chunk_cache_bytes: int) -> h5py.Dataset:
         " there, or check that this is the right file."
     )
   return file[_FEATURES_KEY]
+
+
+def _mappable_offset(features: h5py.Dataset) -> int | None:
+  """Returns where in the file the values lie in one piece, if they do."""
+  is_plain = features.chunks is None and not features.external
+  return features.id.get_offset() if is_plain else None
 
 
 def _check_features(path: pathlib.Path, features: h5py.Dataset) -> None:

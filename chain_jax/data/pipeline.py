@@ -2,68 +2,69 @@
 
 The step is the whole state: batch `s` holds the same videos and the same
 views for any number of hosts and workers, and after a restart at any step.
-The batch is grain's element, so grain's cost is paid once a batch.
+The batch is the unit of work: its views are drawn and its frames gathered all
+at once, as stored; what the numbers mean is the devices' business
+(`augment.py`).
 """
 
 import contextlib
 import dataclasses
-import functools
-import multiprocessing.connection
-import os
-import threading
-import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Num
 
 from chain_jax import errors
-from chain_jax.data import augment, sources
+from chain_jax.data import frame_sampling, records, sources
+from chain_jax.data.training_plan import TrainingPlan
+from chain_jax.parent_process import end_with_parent
+
+# One more draw a view than its frames take: which stored variant it shows.
+_VARIANT_DRAWS = 1
+# Philox counts in blocks of this many float32 draws.
+_DRAWS_PER_COUNT = 8
 
 
 class Batch(NamedTuple):
-  """Rows of a batch: two views for training, one for export."""
+  """Rows of a batch, on the host or the devices: two views, one for export."""
 
-  views: Float32[np.ndarray, "batch views frames dim"]
-  frame_mask: Bool[np.ndarray, "batch views frames"]
-  videos: Int32[np.ndarray, "batch"]  # Positions in the split.
+  frames: Num[Any, "batch views slots dim"]  # As stored.
+  frame_mask: Bool[Any, "batch views slots"]  # False: padding.
+  videos: Int32[Any, "batch"]  # Positions in the split.
 
 
-class TrainingPlan:
-  """Which videos each global batch holds.
+def draw_views(
+    *, seed: int, step: int, first_row: int, num_rows: int, num_frames: int
+) -> Float32[np.ndarray, "rows 2 num_draws"]:
+  """Draws what decides the views of some rows of a global batch.
 
-  Every epoch is a new permutation. Videos that do not fill a last batch wait
-  for the next epoch, so that a batch never holds a video twice: its copy
-  would be a false negative.
+  A function of (seed, step, row): Philox is a counter under a key, the key is
+  (seed, step), and each row counts in a range of its own.
+
+  Args:
+    seed: Of the run.
+    step: Of the batch.
+    first_row: In the global batch.
+    num_rows: How many.
+    num_frames: Slots of a view.
+
+  Returns:
+    Uniform in [0, 1). The first draw of a view decides its stored variant,
+    the others are for `sample_frame_indices`.
   """
-
-  def __init__(self, num_videos: int, *, batch_size: int, seed: int) -> None:
-    if batch_size > num_videos:
-      raise errors.InputError(
-          f"`train.batch_size` must be at most the {num_videos} train videos,"
-          f" got {batch_size}; try {1 << (num_videos.bit_length() - 1)}."
+  num_draws = _VARIANT_DRAWS + frame_sampling.draws_per_view(num_frames)
+  counts_per_row = -(-2 * num_draws // _DRAWS_PER_COUNT)
+  generator = np.random.Generator(
+      np.random.Philox(
+          key=np.array([seed % 2**64, step], np.uint64),
+          counter=np.array([first_row * counts_per_row, 0, 0, 0], np.uint64),
       )
-    self.batch_size = batch_size
-    self.steps_per_epoch = num_videos // batch_size
-    # grain's shuffle of epoch e with seed s is that of epoch e - 1 with s + 1:
-    # keep the seeds of two runs far apart.
-    shuffled = grain.MapDataset.range(num_videos).shuffle(
-        seed=zlib.crc32(b"chain_jax shuffle %d" % seed)
-    )
-    used = self.steps_per_epoch * batch_size
-    self._order = shuffled[:used].repeat()
-
-  def videos(self, step: int) -> Int64[np.ndarray, "batch"]:
-    """Returns the videos of global batch `step`."""
-    start = step * self.batch_size
-    rows = range(start, start + self.batch_size)
-    return np.array([self._order[row] for row in rows], np.int64)
-
-  def epoch(self, step: int) -> int:
-    """Returns the epoch that global batch `step` belongs to."""
-    return step // self.steps_per_epoch
+  )
+  shape = (num_rows, counts_per_row * _DRAWS_PER_COUNT)
+  draws = generator.random(shape, np.float32)[:, : 2 * num_draws]
+  return draws.reshape(num_rows, 2, num_draws)
 
 
 def make_training_batches(
@@ -72,7 +73,7 @@ def make_training_batches(
     *,
     seed: int,
     steps: range,
-    make_views: Callable[..., augment.Views],
+    views: frame_sampling.ViewSettings,
     host: int = 0,
     num_hosts: int = 1,
     num_workers: int = 0,
@@ -82,28 +83,32 @@ def make_training_batches(
   Args:
     source: The train split.
     plan: Which videos each batch holds.
-    seed: Of the views, together with (epoch, video).
+    seed: Of the views, together with step and row.
     steps: Global steps to make batches for; its start is where to resume.
-    make_views: `augment.make_views` with its settings bound; picklable.
+    views: How the two views of a video are sampled.
     host: This host's number.
     num_hosts: Divides the batch size.
     num_workers: Processes; 0 makes batches in threads of this one.
 
   Returns:
     A context manager around the iterator; leaving it ends the workers.
+
+  Raises:
+    InputError: If hosts cannot share the batch.
   """
   if plan.batch_size % num_hosts:
     raise errors.InputError(
         f"`train.batch_size` must be a multiple of the {num_hosts} hosts, got"
         f" {plan.batch_size}; try {plan.batch_size // num_hosts * num_hosts}."
     )
-  rows = plan.batch_size // num_hosts
+  num_rows = plan.batch_size // num_hosts
   load = _TrainingLoader(
       source=source,
       plan=plan,
       seed=seed,
-      rows=slice(host * rows, (host + 1) * rows),
-      make_views=make_views,
+      first_row=host * num_rows,
+      num_rows=num_rows,
+      views=views,
   )
   return _iterate(load, steps, num_workers=num_workers)
 
@@ -151,22 +156,30 @@ class _TrainingLoader:
   source: sources.VideoSource
   plan: TrainingPlan
   seed: int
-  rows: slice
-  make_views: Callable[..., augment.Views]
+  first_row: int
+  num_rows: int
+  views: frame_sampling.ViewSettings
 
   def __call__(self, step: int) -> Batch:
-    _end_with_parent()
-    epoch = self.plan.epoch(step)
-    videos = self.plan.videos(step)[self.rows]
-    views = [
-        self.make_views(
-            self.source.read_frames(int(video)),
-            augment.video_rng(self.seed, epoch=epoch, video=int(video)),
-        )
-        for video in videos
-    ]
-    frames, mask = map(np.stack, zip(*views, strict=True))
-    return Batch(frames, mask, videos.astype(np.int32))
+    end_with_parent()
+    source, first = self.source, self.first_row
+    videos = self.plan.videos(step, slice(first, first + self.num_rows))
+    draws = draw_views(
+        seed=self.seed,
+        step=step,
+        first_row=first,
+        num_rows=self.num_rows,
+        num_frames=self.views.num_frames,
+    )
+    variants = None
+    if source.num_variants > 1:
+      variants = (draws[..., 0] * source.num_variants).astype(np.int32)
+    indices, mask = frame_sampling.sample_frame_indices(
+        source.num_frames[videos],
+        draws[..., _VARIANT_DRAWS:],
+        **self.views._asdict(),
+    )
+    return _load(source, videos, indices, mask, variants)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,32 +193,27 @@ class _ExportLoader:
   num_frames: int
 
   def __call__(self, step: int) -> Batch:
-    _end_with_parent()
+    end_with_parent()
     start = step * self.batch_size + self.first_row
     videos = np.arange(start, start + self.num_rows)
     videos = np.minimum(videos, len(self.source) - 1)
-    views = [
-        augment.plain_view(
-            self.source.read_frames(int(video)), num_frames=self.num_frames
-        )
-        for video in videos
-    ]
-    frames, mask = map(np.stack, zip(*views, strict=True))
-    return Batch(frames[:, None], mask[:, None], videos.astype(np.int32))
+    indices, mask = frame_sampling.plain_frame_indices(
+        self.source.num_frames[videos], num_frames=self.num_frames
+    )
+    return _load(self.source, videos, indices[:, None], mask[:, None], None)
 
 
-@functools.cache
-def _end_with_parent() -> None:
-  """Lets a worker process end when its run was killed, not live on alone."""
-  parent = multiprocessing.parent_process()
-  if parent is None:  # No worker: a thread of the run itself.
-    return
-
-  def wait() -> None:
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
-
-  threading.Thread(target=wait, daemon=True).start()
+def _load(
+    source: sources.VideoSource,
+    videos: np.ndarray,
+    frame_indices: np.ndarray,
+    frame_mask: np.ndarray,
+    variants: np.ndarray | None,
+) -> Batch:
+  frames = sources.gather_frames(source, videos, frame_indices, variants)
+  frames = records.for_device(frames)
+  frames[~frame_mask] = 0
+  return Batch(frames, frame_mask, videos.astype(np.int32))
 
 
 @contextlib.contextmanager

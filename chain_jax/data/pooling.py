@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float32
 
-from chain_jax.data.records import plain_frames
+from chain_jax.data.records import plain_frames, to_features
 from chain_jax.data.sources import VideoSource, read_in_blocks
 
 
@@ -25,7 +25,8 @@ def pooled_features(
   pooled = np.empty((len(source), source.feature_dim), np.float32)
   for start, block in read_in_blocks(source, what="pool frames"):
     for row, frames in enumerate(block, start):
-      pooled[row] = plain_frames(frames).astype(np.float32).mean(axis=0)
+      features = to_features(plain_frames(frames), source.scaling)
+      pooled[row] = features.mean(axis=0)
   if l2_normalise:
     norms = np.linalg.norm(pooled, axis=1, keepdims=True)
     pooled /= np.where(norms > 0, norms, 1)
@@ -60,7 +61,7 @@ def feature_statistics(
   mean = np.zeros(source.feature_dim)
   sum_of_squares = np.zeros(source.feature_dim)  # Of deviations from `mean`.
   for video in np.sort(videos):
-    frames = plain_frames(source.read_frames(int(video))).astype(np.float64)
+    frames = _exact_features(source, int(video))
     if l2_normalise:
       norms = np.linalg.norm(frames, axis=1, keepdims=True)
       frames /= np.where(norms > 0, norms, 1)
@@ -73,3 +74,11 @@ def feature_statistics(
     count = total
   std = np.sqrt(sum_of_squares / count)
   return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _exact_features(source: VideoSource, video: int) -> np.ndarray:
+  """Reads plain frames as float64: a stored float64 keeps its digits."""
+  frames = plain_frames(source.read_frames(video))
+  if frames.dtype != np.float64:
+    return to_features(frames, source.scaling).astype(np.float64)
+  return frames * source.scaling.scale + source.scaling.offset

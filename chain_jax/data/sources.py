@@ -1,25 +1,20 @@
 """Random-access readers of videos, and what every reader can do.
 
 A source holds `n` videos; a video is its row, `0 .. n - 1`. The readers of
-the field's files are in `field_files.py`, the made-up set in `synthetic.py`.
+the field's files are in `field_files.py`, the made-up set in `synthetic.py`,
+the cache in `cached_source.py`.
 """
 
-import os
-import pathlib
-import re
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Int, Integer, Num
 
 from chain_jax import progress
+from chain_jax.data import records
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
-
-# A cache may fill this share of the memory that is free: the rest of the run
-# needs some too.
-_CACHE_SHARE = 0.9
 
 
 @runtime_checkable
@@ -30,11 +25,22 @@ class VideoSource(Protocol):
     ids: Names of the videos, `[n]`, fixed-width Unicode, all different.
     labels: Their classes, or None where the set has none.
     feature_dim: Width of a frame's feature.
+    num_frames: Frames of each video, int32 `[n]`.
+    num_variants: Stored variants (crops, flips) of each frame; 1 where none.
+    dtype: Of the frames as stored: uint8, float16, float32 or float64.
+    scaling: What stored numbers mean.
+    shard_starts: First row of each storage shard and then n, int64
+      `[num_shards + 1]`; `[0, n]` where there are no shards.
   """
 
   ids: np.ndarray
   labels: Labels | None
   feature_dim: int
+  num_frames: np.ndarray
+  num_variants: int
+  dtype: np.dtype
+  scaling: records.Scaling
+  shard_starts: np.ndarray
 
   def __len__(self) -> int:
     """Counts the videos."""
@@ -55,6 +61,91 @@ class BlockSource(VideoSource, Protocol):
 
   def read_block(self, start: int, stop: int) -> np.ndarray:
     """Reads the frames of videos `start .. stop - 1`, `[rows, ...]`."""
+
+
+@runtime_checkable
+class GatherSource(VideoSource, Protocol):
+  """A source that reads chosen frames faster than whole videos."""
+
+  def gather(
+      self,
+      videos: np.ndarray,
+      frame_indices: np.ndarray,
+      variants: np.ndarray | None,
+  ) -> np.ndarray:
+    """Reads like `gather_frames`."""
+
+
+def gather_frames(
+    source: VideoSource,
+    videos: Integer[np.ndarray, "n"],
+    frame_indices: Int[np.ndarray, "n views slots"],
+    variants: Int[np.ndarray, "n views"] | None,
+) -> Num[np.ndarray, "n views slots dim"]:
+  """Reads chosen frames of many videos, as they are stored.
+
+  Args:
+    source: Any source; each video is read once.
+    videos: Rows.
+    frame_indices: The frames of each view, each below its video's number.
+    variants: The variant that a view shows; None = number 0, the plain one.
+
+  Returns:
+    A new array in the source's dtype.
+
+  Raises:
+    InputError: If a file turns out to be damaged.
+  """
+  if isinstance(source, GatherSource):
+    return source.gather(videos, frame_indices, variants)
+  return gather_whole(source, videos, frame_indices, variants)
+
+
+def gather_whole(
+    source: VideoSource,
+    videos: Integer[np.ndarray, "n"],
+    frame_indices: Int[np.ndarray, "n views slots"],
+    variants: Int[np.ndarray, "n views"] | None,
+) -> Num[np.ndarray, "n views slots dim"]:
+  """Does what `gather_frames` does by reading whole videos, one by one."""
+  shape = (*frame_indices.shape, source.feature_dim)
+  gathered = np.empty(shape, source.dtype)
+  for row, video in enumerate(videos):
+    frames = source.read_frames(int(video))
+    if frames.ndim == 2 or variants is None:
+      frames = records.plain_frames(frames)
+      gathered[row] = frames[frame_indices[row]]
+    else:
+      gathered[row] = frames[frame_indices[row], variants[row][:, None]]
+  return gathered
+
+
+def take_rows(
+    flat: Num[np.ndarray, "rows dim"],
+    first_rows: Integer[np.ndarray, "n"],
+    frame_indices: Int[np.ndarray, "n views slots"],
+    variants: Int[np.ndarray, "n views"] | None,
+    *,
+    num_variants: int,
+) -> Num[np.ndarray, "n views slots dim"]:
+  """Gathers frames out of one array of all frames, in one copy.
+
+  Args:
+    flat: All frames of all videos, variant after variant.
+    first_rows: Of each video asked for.
+    frame_indices: As for `gather_frames`.
+    variants: As for `gather_frames`.
+    num_variants: Rows a frame.
+  """
+  rows = first_rows[:, None, None] + frame_indices.astype(np.int64) * (
+      num_variants
+  )
+  if variants is not None:
+    rows += variants[..., None]
+  gathered = np.empty((*rows.shape, flat.shape[-1]), flat.dtype)
+  # "raise" would gather into a buffer first.
+  np.take(flat, rows, axis=0, out=gathered, mode="clip")
+  return gathered
 
 
 class SubsetSource:
@@ -78,6 +169,15 @@ class SubsetSource:
     labels = source.labels
     self.labels = None if labels is None else labels.take(self._videos)
     self.feature_dim = source.feature_dim
+    self.num_frames = source.num_frames[self._videos]
+    self.num_variants = source.num_variants
+    self.dtype = source.dtype
+    self.scaling = source.scaling
+    self.shard_starts = single_shard(len(self))
+    if np.all(np.diff(self._videos) > 0):
+      self.shard_starts = np.searchsorted(
+          self._videos, source.shard_starts
+      ).astype(np.int64)
 
   def __len__(self) -> int:
     return len(self._videos)
@@ -88,76 +188,21 @@ class SubsetSource:
     """Reads one video of the subset."""
     return self._source.read_frames(int(self._videos[video]))
 
-
-class CachedSource:
-  """A whole source in memory, in the dtype of its file.
-
-  Pickled, it leaves the cache behind: a worker process that is handed one
-  reads from the file again, rather than hold a copy of the set each.
-  """
-
-  def __init__(self, source: VideoSource):
-    """Reads everything, block by block where the source can.
-
-    Raises:
-      InputError: If it does not fit in memory, or a feature is not finite.
-    """
-    check_fits_in_memory([source])
-    self._source = source
-    self.ids = source.ids
-    self.labels = source.labels
-    self.feature_dim = source.feature_dim
-    self._videos: list[np.ndarray] | None = []
-    for _, block in read_in_blocks(source, what="read into memory"):
-      block.flags.writeable = False
-      self._videos.extend(block)
-
-  def __len__(self) -> int:
-    return len(self._source)
-
-  def __getstate__(self) -> dict:
-    return {**self.__dict__, "_videos": None}
-
-  def read_frames(
-      self, video: int
-  ) -> Num[np.ndarray, "num_frames *variants dim"]:
-    """Returns one video: a read-only view of the cache."""
-    if self._videos is None:
-      return self._source.read_frames(video)
-    return self._videos[video]
-
-
-def check_fits_in_memory(sources: list[VideoSource]) -> None:
-  """Refuses to cache what the memory that is free now cannot hold.
-
-  Raises:
-    InputError: If the features of `sources` together are larger than 90 % of
-      it. Where the system does not tell how much is free, nothing is checked.
-  """
-  # Each source's first video stands for all of them.
-  num_bytes = sum(len(s) * s.read_frames(0).nbytes for s in sources)
-  available = _available_memory()
-  if available is not None and num_bytes > _CACHE_SHARE * available:
-    raise InputError(
-        "`data.cache_in_memory` needs the features to fit in"
-        f" {_CACHE_SHARE:.0%} of the free memory: they take"
-        f" {num_bytes / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are"
-        " free; set it to False to read by row from the files, or use a"
-        " machine with more memory."
+  def gather(
+      self,
+      videos: Integer[np.ndarray, "n"],
+      frame_indices: Int[np.ndarray, "n views slots"],
+      variants: Int[np.ndarray, "n views"] | None,
+  ) -> Num[np.ndarray, "n views slots dim"]:
+    """Reads chosen frames, as `gather_frames` does."""
+    return gather_frames(
+        self._source, self._videos[videos], frame_indices, variants
     )
 
 
-def _available_memory() -> int | None:
-  # MemAvailable counts what the page cache would give back; sysconf does not.
-  meminfo = pathlib.Path("/proc/meminfo")
-  if meminfo.exists():
-    found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
-    if found:
-      return int(found.group(1)) * 1024
-  try:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-  except (ValueError, OSError, AttributeError):
-    return None
+def single_shard(num_videos: int) -> np.ndarray:
+  """Returns the `shard_starts` of a set that is stored in one piece."""
+  return np.array([0, num_videos], np.int64)
 
 
 def check_feature_dim(source: VideoSource, expected: int) -> None:
@@ -172,6 +217,12 @@ def check_feature_dim(source: VideoSource, expected: int) -> None:
         f" for features {source.feature_dim} wide (of video"
         f" {str(source.ids[0])!r}); set `data.feature_dim` to {source.feature_dim}."
     )
+
+
+def num_stored_bytes(source: VideoSource) -> int:
+  """Counts the bytes of all frames as they are stored."""
+  num_values = int(source.num_frames.sum(dtype=np.int64)) * source.num_variants
+  return num_values * source.feature_dim * source.dtype.itemsize
 
 
 def read_in_blocks(

@@ -1,6 +1,5 @@
 """The config's dataset, as the splits that a run works on."""
 
-import functools
 import hashlib
 import re
 from typing import NamedTuple
@@ -11,7 +10,9 @@ from jaxtyping import Int64, Shaped
 from chain_jax import config as config_lib
 from chain_jax.data import (
     augment,
+    cached_source,
     field_files,
+    frame_sampling,
     records,
     sources,
     synthetic,
@@ -88,7 +89,7 @@ def fingerprints(splits: Splits) -> dict[str, str]:
 def _fingerprint(source: sources.VideoSource) -> str:
   digest = hashlib.sha256("\n".join(source.ids.tolist()).encode())
   for video in (0, len(source) // 2, len(source) - 1):
-    frames = records.to_float32(source.read_frames(video))
+    frames = records.to_features(source.read_frames(video), source.scaling)
     digest.update(f"{frames.shape}".encode())
     digest.update(np.ascontiguousarray(frames).data)
   return digest.hexdigest()
@@ -115,20 +116,29 @@ def _synthetic(
       )
   ]
   if config.cache_in_memory:
-    splits = [sources.CachedSource(split) for split in splits]
+    splits = [cached_source.CachedSource(split) for split in splits]
   return tuple(splits)
 
 
-def make_view_maker(
+def make_view_settings(
     config: config_lib.AugmentConfig, *, num_frames: int
-) -> functools.partial:
-  """Binds the augmentation's settings: (frames, rng) -> two views."""
-  return functools.partial(
-      augment.make_views,
+) -> frame_sampling.ViewSettings:
+  """Says how views are sampled in time."""
+  return frame_sampling.ViewSettings(
       num_frames=num_frames,
       sampling=config.sampling,
       crop_fraction=tuple(config.crop_fraction),
       playback_rate=tuple(config.playback_rate),
+  )
+
+
+def make_augmentation(
+    config: config_lib.AugmentConfig, source: sources.VideoSource
+) -> augment.FeatureAugmentation:
+  """Says how features change: not at all where variants are stored."""
+  if source.num_variants > 1:
+    return augment.FeatureAugmentation()
+  return augment.FeatureAugmentation(
       noise_std=config.noise_std,
       dropout_rate=config.dropout_rate,
       mix_max=config.mix_max,

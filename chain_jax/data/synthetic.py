@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from chain_jax.data import sources
+from chain_jax.data.records import IDENTITY
 from chain_jax.labels import Labels
 
 _SCENES_PER_GROUP = 4
@@ -160,6 +162,8 @@ class SyntheticSource:
 
   rows_per_block = 64
   dtype = np.dtype(np.float32)
+  num_variants = 1
+  scaling = IDENTITY
 
   def __init__(
       self, world: SyntheticWorld, *, split: str, num_videos: int
@@ -178,7 +182,8 @@ class SyntheticSource:
         [f"synthetic-{split}-{i:06d}" for i in range(num_videos)]
     )
     self.feature_dim = world.scenes.shape[-1]
-    self.shape = (num_videos, world.num_frames, self.feature_dim)
+    self.num_frames = np.full(num_videos, world.num_frames, np.int32)
+    self.shard_starts = sources.single_shard(num_videos)
 
   def __len__(self) -> int:
     return len(self.ids)
