@@ -1,0 +1,1 @@
+"""Frame to feature: pretrained image networks and readers of their weights."""
