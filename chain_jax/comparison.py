@@ -11,7 +11,7 @@ from chain_jax import baselines, errors, retrieval_metrics
 from chain_jax import codes as codes_lib
 from chain_jax import config as config_lib
 from chain_jax import report as report_lib
-from chain_jax.data import pooling
+from chain_jax.data import pooling, sources
 from chain_jax.data import splits as splits_lib
 from chain_jax.workdir import Workdir
 
@@ -23,6 +23,7 @@ def evaluate_run(
     workdir: Workdir,
     splits: splits_lib.Splits,
     *,
+    segments: splits_lib.Splits | None,
     num_steps: int,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
@@ -32,26 +33,31 @@ def evaluate_run(
     config: The run.
     workdir: Holds its codes.
     splits: Its videos; the baselines hash their mean frames.
+    segments: Scored beside whole videos; None = there are none.
     num_steps: Length of the run.
     seconds: Wall time by phase, so far.
 
   Returns:
-    The report.
+    The report; without labels it has no results.
 
   Raises:
     InputError: If the codes are missing, damaged or of other videos.
   """
   start = time.monotonic()
   query, gallery = _read_codes(workdir, splits)
-  baseline_codes, left_out = _baseline_codes(config, splits, query, gallery)
-  methods = {"chain": (query, gallery)} | baseline_codes
-  results = [
-      {"method": method}
-      | retrieval_metrics.evaluate_codes(
-          *code_sets, self_match=config.evaluation.self_match
-      )
-      for method, code_sets in methods.items()
-  ]
+  results, left_out, of_segments = [], {}, None
+  if query.labels is None or gallery.labels is None:
+    left_out = {"scoring": "query or gallery have no labels"}
+  else:
+    linear, left_out = _fit_baselines(config, splits)
+    results = _score(config, splits, query, gallery, linear)
+    if segments:
+      pair = _read_codes(workdir, segments, prefix="segment_")
+      of_segments = {
+          "num_queries": len(pair[0].ids),
+          "num_gallery": len(pair[1].ids),
+          "results": _score(config, segments, *pair, linear),
+      }
   report = report_lib.make_report(
       config_name=config.name,
       step=query.manifest["step"],
@@ -63,6 +69,7 @@ def evaluate_run(
       self_match=config.evaluation.self_match,
       results=results,
       left_out=left_out,
+      segments=of_segments,
       evaluation=dataclasses.asdict(config.evaluation),
       seconds=_seconds_before(workdir, step=query.manifest["step"])
       | seconds
@@ -72,19 +79,52 @@ def evaluate_run(
   return report
 
 
+def _score(
+    config: config_lib.ExperimentConfig,
+    splits: splits_lib.Splits,
+    query: codes_lib.CodeSet,
+    gallery: codes_lib.CodeSet,
+    linear: dict[str, baselines.LinearHash],
+) -> list[dict[str, Any]]:
+  """Scores the model's codes, and those that each baseline gives."""
+  methods = {"chain": (query, gallery)}
+  if linear:
+    pooled = {id(s): pooling.pooled_features(s) for s in splits[2:]}
+  for method, one in linear.items():
+    methods[method] = tuple(
+        code_set._replace(
+            packed=codes_lib.pack_bits(
+                baselines.apply_linear_hash(one, pooled[id(source)])
+            )
+        )
+        for code_set, source in (
+            (query, splits.query),
+            (gallery, splits.gallery),
+        )
+    )
+  return [
+      {"method": method}
+      | retrieval_metrics.evaluate_codes(
+          *code_sets, self_match=config.evaluation.self_match
+      )
+      for method, code_sets in methods.items()
+  ]
+
+
 def _read_codes(
-    workdir: Workdir, splits: splits_lib.Splits
+    workdir: Workdir, splits: splits_lib.Splits, *, prefix: str = ""
 ) -> tuple[codes_lib.CodeSet, codes_lib.CodeSet]:
   """Reads query and gallery; refuses what a kill between the two left."""
   query, gallery = (
-      codes_lib.read_code_directory(workdir.codes(split)) for split in EVALUATED
+      codes_lib.read_code_directory(workdir.codes(prefix + split))
+      for split in EVALUATED
   )
   for split, code_set in zip(EVALUATED, (query, gallery), strict=True):
     same_step = code_set.manifest.get("step") == query.manifest.get("step")
     same_videos = np.array_equal(code_set.ids, getattr(splits, split).ids)
     if not (same_step and same_videos):
       raise errors.InputError(
-          f"{workdir.codes(split)}: must be codes of the same step as the"
+          f"{workdir.codes(prefix + split)}: must be codes of the same step as the"
           " queries' and of the videos of this run, but differ; run"
           " --mode=export again."
       )
@@ -99,45 +139,28 @@ def _seconds_before(workdir: Workdir, *, step: int) -> dict[str, float]:
   return report["seconds"] if report["step"] == step else {}
 
 
-def _baseline_codes(
-    config: config_lib.ExperimentConfig,
-    splits: splits_lib.Splits,
-    query: codes_lib.CodeSet,
-    gallery: codes_lib.CodeSet,
-) -> tuple[
-    dict[str, tuple[codes_lib.CodeSet, codes_lib.CodeSet]], dict[str, str]
-]:
-  """Hashes mean-pooled frames by ITQ and LSH, learnt on the train split.
+def _fit_baselines(
+    config: config_lib.ExperimentConfig, splits: splits_lib.Splits
+) -> tuple[dict[str, baselines.LinearHash], dict[str, str]]:
+  """Learns ITQ and LSH on mean-pooled frames of the train split.
 
   Returns:
-    Query and gallery codes by method; and, by method, why it cannot be fitted:
-    a finished training must not be lost to that.
+    The hashes by method; and, by method, why it cannot be fitted: a finished
+    training must not be lost to that.
   """
-  pooled = {}
-  for source in (splits.train, splits.query, splits.gallery):
-    if id(source) not in pooled:
-      pooled[id(source)] = pooling.pooled_features(source)
-  fits = {"itq": baselines.fit_itq, "lsh": baselines.fit_lsh}
-  code_sets, left_out = {}, {}
-  for method, fit in fits.items():
+  settings = config.evaluation
+  if not settings.baseline_videos:
+    return {}, {}
+  sample = sources.sample_videos(
+      splits.train, settings.baseline_videos, seed=settings.baseline_seed
+  )
+  pooled = pooling.pooled_features(sample)
+  fitted, left_out = {}, {}
+  for method, fit in (("itq", baselines.fit_itq), ("lsh", baselines.fit_lsh)):
     try:
-      linear = fit(
-          pooled[id(splits.train)],
-          num_bits=config.model.num_bits,
-          seed=config.evaluation.baseline_seed,
+      fitted[method] = fit(
+          pooled, num_bits=config.model.num_bits, seed=settings.baseline_seed
       )
     except errors.InputError as error:
       left_out[method] = str(error)
-      continue
-    code_sets[method] = tuple(
-        code_set._replace(
-            packed=codes_lib.pack_bits(
-                baselines.apply_linear_hash(linear, pooled[id(source)])
-            )
-        )
-        for code_set, source in (
-            (query, splits.query),
-            (gallery, splits.gallery),
-        )
-    )
-  return code_sets, left_out
+  return fitted, left_out

@@ -7,7 +7,14 @@ differs from the defaults here. `slots` makes a misspelt field an error.
 import dataclasses
 from typing import Any
 
-DATASETS = ("synthetic", "fcvid", "activitynet", "ucf101", "hmdb51")
+DATASETS = (
+    "synthetic",
+    "prepared",
+    "fcvid",
+    "activitynet",
+    "ucf101",
+    "hmdb51",
+)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -25,6 +32,19 @@ class SyntheticConfig:
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
+class PreparedConfig:
+  """A dataset that `chain_jax.prepare` wrote: which split does what."""
+
+  train_split: str = "train"  # train | validation | gallery | query.
+  gallery_split: str = "gallery"  # Videos searched in.
+  query_split: str = "query"  # Videos searched with.
+  validation_split: str = ""  # Scored in training; "" = none of its own.
+  segments_root: str = ""  # Dataset of segments to score too; "" = none.
+  demo_shards: int = 0  # Makes synthetic YouTube-8M shards if none are there.
+  way_out: str = ""  # What to do where `data.root` holds no dataset.
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
 class DataConfig:
   """Which videos, and how their frames become batches."""
 
@@ -39,6 +59,7 @@ class DataConfig:
   synthetic: SyntheticConfig = dataclasses.field(
       default_factory=SyntheticConfig
   )
+  prepared: PreparedConfig = dataclasses.field(default_factory=PreparedConfig)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -122,6 +143,7 @@ class EvaluationConfig:
   batch_size: int = 256  # Videos a step of the export.
   self_match: str = "removed"  # removed | kept: a query in its own gallery.
   baseline_seed: int = 0
+  baseline_videos: int = 100_000  # LSH and ITQ learn from so many; 0 = neither.
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -140,6 +162,29 @@ class ExperimentConfig:
   evaluation: EvaluationConfig = dataclasses.field(
       default_factory=EvaluationConfig
   )
+
+
+def from_dict(content: dict[str, Any]) -> ExperimentConfig:
+  """Undoes `dataclasses.asdict`, also after JSON.
+
+  A field that is not there keeps its default: it was added later.
+
+  >>> from_dict({"name": "a", "model": {"num_bits": 32}}).model.num_bits
+  32
+  """
+  return _fill(ExperimentConfig(), content)
+
+
+def _fill(config: Any, content: dict[str, Any]) -> Any:
+  for field in dataclasses.fields(config):
+    if field.name in content:
+      value, default = content[field.name], getattr(config, field.name)
+      if dataclasses.is_dataclass(default):
+        value = _fill(default, value)
+      elif isinstance(default, tuple):
+        value = tuple(value)
+      setattr(config, field.name, value)
+  return config
 
 
 def field_value(config: Any, name: str) -> Any:

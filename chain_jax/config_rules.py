@@ -90,9 +90,16 @@ def _check_types(config: config_lib.ExperimentConfig) -> None:
     )
 
 
+_SPLITS = ("train", "validation", "gallery", "query")
+
+
 def _check_choices(config: config_lib.ExperimentConfig) -> None:
   choices = {
       "data.dataset": config_lib.DATASETS,
+      "data.prepared.train_split": _SPLITS,
+      "data.prepared.gallery_split": _SPLITS,
+      "data.prepared.query_split": _SPLITS,
+      "data.prepared.validation_split": ("", *_SPLITS),
       "augment.sampling": ("segments", "uniform", "consecutive"),
       "model.normalisation": ("none", "centre", "standardise"),
       "model.hash_relaxation": ("tanh", "straight_through"),
@@ -125,6 +132,7 @@ _RANGES = {
     "data.synthetic.num_frames": (8, math.inf),
     "data.synthetic.difficulty": (0, math.inf),
     "data.synthetic.seed": (0, 2**31 - 1),
+    "data.prepared.demo_shards": (0, 10_000),
     "augment.noise_std": (0, math.inf),
     "augment.dropout_rate": (0, 0.99),
     "augment.mix_max": (0, 1),
@@ -160,6 +168,7 @@ _RANGES = {
     "train.validate_every_steps": (0, math.inf),
     "evaluation.batch_size": (1, math.inf),
     "evaluation.baseline_seed": (0, 2**31 - 1),
+    "evaluation.baseline_videos": (0, math.inf),
 }
 
 

@@ -105,15 +105,24 @@ def _pack(
 
 
 def manifest(
-    config: config_lib.ExperimentConfig, *, split: str, step: int
+    config: config_lib.ExperimentConfig,
+    source: sources.VideoSource,
+    *,
+    split: str,
+    step: int,
 ) -> dict[str, Any]:
-  """Says where the codes of a split come from."""
+  """Says where the codes of a split come from.
+
+  "features" tells how a prepared dataset's frames were made, which `search
+  --video` does again.
+  """
   return {
       "method": "chain",
       "split": split,
       "step": step,
       "seed": config.train.seed,
       "config": dataclasses.asdict(config),
+      "features": getattr(source, "settings", None),
   }
 
 

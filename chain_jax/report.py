@@ -30,6 +30,7 @@ def make_report(
     num_steps: int | None = None,
     evaluation: dict[str, Any] | None = None,
     left_out: dict[str, str] | None = None,
+    segments: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Puts a report together.
 
@@ -46,6 +47,7 @@ def make_report(
     num_steps: Length of the run; more than `step` where it was not over.
     evaluation: Settings of the evaluation; None when unknown.
     left_out: Methods that could not be run, and why.
+    segments: "num_queries", "num_gallery" and "results" of segments.
 
   Returns:
     JSON-ready; the format is a promise to users, keys are only ever added.
@@ -64,6 +66,7 @@ def make_report(
       "num_steps": num_steps,
       "evaluation": evaluation,
       "left_out": left_out or {},
+      "segments": segments,
   }
 
 
@@ -127,6 +130,11 @@ def format_table(report: dict[str, Any]) -> str:
     over all orders of ties, and warnings of ill codes.
   """
   results = report["results"]
+  if not results:
+    return (
+        f"{report['config']}: the codes are exported, nothing is scored: "
+        + ("; ".join(report.get("left_out", {}).values()))
+    )
   ks = [k for k in _TABLE_KS if all(k in each["map_at_k"] for each in results)]
   names = [each["method"] for each in results]
   width = max([len("worst ties"), *map(len, names)]) + 2
@@ -136,6 +144,7 @@ def format_table(report: dict[str, Any]) -> str:
   lines += [
       _row(each, each["method"], "map_at_k", ks, width) for each in results
   ]
+  lines += _segment_rows(report, ks, width)
   lines += [
       f"{method} is left out: {reason}"
       for method, reason in report.get("left_out", {}).items()
@@ -153,6 +162,19 @@ def format_table(report: dict[str, Any]) -> str:
     warnings = each.get("code_health", {}).get("warnings", [])
     lines += [f"  warning: {warning}" for warning in warnings]
   return "\n".join(lines)
+
+
+def _segment_rows(
+    report: dict[str, Any], ks: list[str], width: int
+) -> list[str]:
+  segments = report.get("segments")
+  if not segments:
+    return []
+  counts = f"{segments['num_queries']} in {segments['num_gallery']}"
+  return [f"of segments, {counts}:"] + [
+      _row(each, each["method"], "map_at_k", ks, width)
+      for each in segments["results"]
+  ]
 
 
 def _row(

@@ -22,6 +22,7 @@ from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
 from chain_jax import report as report_lib
 from chain_jax.data import splits as splits_lib
+from chain_jax.preparation import demo
 from chain_jax.workdir import Workdir, claim_workdir, open_workdir
 
 
@@ -46,7 +47,10 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
       print(report_lib.format_table(report))
       return
     mode = "evaluate"
+  if config.data.prepared.demo_shards and jax.process_index() == 0:
+    demo.make_missing(config.data)
   splits = splits_lib.make_splits(config.data, seed=config.train.seed)
+  segments = splits_lib.open_segments(config.data)
   plan = train_loop.make_plan(config, splits)
   if jax.process_index() == 0:
     claim_workdir(workdir, config, splits_lib.fingerprints(splits))
@@ -55,13 +59,22 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
   if mode == "train":
     trained = train_loop.train(config, workdir, splits, plan, mesh)
     seconds["train"] = trained.seconds
-    seconds["export"] = _export(config, workdir, splits, mesh, trained.state)
+    seconds["export"] = _export_all(
+        config, workdir, splits, segments, mesh, trained.state
+    )
   elif mode == "export":
-    state = _restore(config, workdir, mesh)
-    seconds["export"] = _export(config, workdir, splits, mesh, state)
+    state = restore(config, workdir, mesh)
+    seconds["export"] = _export_all(
+        config, workdir, splits, segments, mesh, state
+    )
   if jax.process_index() == 0 and mode != "export":
     report = comparison.evaluate_run(
-        config, workdir, splits, num_steps=plan.num_steps, seconds=seconds
+        config,
+        workdir,
+        splits,
+        segments=segments,
+        num_steps=plan.num_steps,
+        seconds=seconds,
     )
     print(report_lib.format_table(report))
 
@@ -75,10 +88,14 @@ def _finished_report(workdir: Workdir) -> dict[str, Any] | None:
   return report if is_last else None
 
 
-def _restore(
+def restore(
     config: config_lib.ExperimentConfig, workdir: Workdir, mesh: Mesh
 ) -> train_state.TrainState:
-  """Restores the newest checkpoint, without the data."""
+  """Restores the newest checkpoint, without the data.
+
+  Raises:
+    InputError: If there is none.
+  """
   model = train_state.make_model(config.model)
   # Only the optimizer state's shape counts here, not the schedule.
   schedule = optimizer_lib.make_schedule(
@@ -101,15 +118,31 @@ def _restore(
   return restored[0]
 
 
+def _export_all(
+    config: config_lib.ExperimentConfig,
+    workdir: Workdir,
+    splits: splits_lib.Splits,
+    segments: splits_lib.Splits | None,
+    mesh: Mesh,
+    state: train_state.TrainState,
+) -> float:
+  """Writes the codes of all that is evaluated; returns the seconds."""
+  start = time.monotonic()
+  _export(config, workdir, splits, mesh, state)
+  if segments:
+    _export(config, workdir, segments, mesh, state, prefix="segment_")
+  return time.monotonic() - start
+
+
 def _export(
     config: config_lib.ExperimentConfig,
     workdir: Workdir,
     splits: splits_lib.Splits,
     mesh: Mesh,
     state: train_state.TrainState,
-) -> float:
-  """Writes the codes of every evaluation split; returns the seconds."""
-  start = time.monotonic()
+    *,
+    prefix: str = "",
+) -> None:
   encode = export.make_encode(train_state.make_model(config.model), mesh)
   packed = {}  # By source: the field's gallery can be its query.
   for split in comparison.EVALUATED:
@@ -126,9 +159,10 @@ def _export(
       )
     if jax.process_index() == 0:
       export.write_split(
-          workdir.codes(split),
+          workdir.codes(prefix + split),
           packed[id(source)],
           source,
-          manifest=export.manifest(config, split=split, step=int(state.step)),
+          manifest=export.manifest(
+              config, source, split=prefix + split, step=int(state.step)
+          ),
       )
-  return time.monotonic() - start

@@ -1,8 +1,10 @@
 """Finds the nearest codes; FAISS inside, ties always by gallery position.
 
 python -m chain_jax.search --gallery=CODE_DIR --query=CODE_DIR --top_k=10
+python -m chain_jax.search --gallery=CODE_DIR --video=FILE --weights=FILE
 """
 
+import argparse
 import json
 import pathlib
 import sys
@@ -219,9 +221,13 @@ def _run(arguments: Sequence[str]) -> None:
       description="Finds the nearest codes of every query by Hamming distance.",
       example=_EXAMPLE,
   )
-  folder = {"metavar": "CODE_DIR", "required": True}
-  parser.add_argument("--gallery", help="codes to search in", **folder)
-  parser.add_argument("--query", help="codes to search with", **folder)
+  parser.add_argument(
+      "--gallery", help="codes to search in", metavar="CODE_DIR", required=True
+  )
+  parser.add_argument(
+      "--query", help="codes to search with", metavar="CODE_DIR"
+  )
+  _add_video_flags(parser)
   parser.add_argument(
       "--top_k",
       type=int,
@@ -236,11 +242,14 @@ def _run(arguments: Sequence[str]) -> None:
   )
   flags = parser.parse_args(arguments)
   command_line.check_output_file(flags.output)
-  found = neighbours(
-      codes.read_code_directory(flags.query),
-      codes.read_code_directory(flags.gallery),
-      top_k=flags.top_k,
-  )
+  if bool(flags.query) == bool(flags.video):
+    raise InputError("give either --query or --video; see --help.")
+  gallery = codes.read_code_directory(flags.gallery)
+  if flags.video:
+    query = _encode_videos(flags, gallery)
+  else:
+    query = codes.read_code_directory(flags.query)
+  found = neighbours(query, gallery, top_k=flags.top_k)
   if flags.output:
     lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in found]
     pathlib.Path(flags.output).write_text("".join(lines), encoding="utf-8")
@@ -249,6 +258,47 @@ def _run(arguments: Sequence[str]) -> None:
     print(each["id"])
     for neighbour in each["neighbours"]:
       print(f"  {neighbour['distance']:>4}  {neighbour['id']}")
+
+
+def _add_video_flags(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+      "--video",
+      nargs="+",
+      metavar="FILE",
+      help="video files to search with; needs the extra [video]",
+  )
+  parser.add_argument(
+      "--workdir",
+      metavar="DIR",
+      help="with --video: of the run that made the gallery (default: the folder"
+      " that the gallery's codes lie in)",
+  )
+  parser.add_argument(
+      "--weights",
+      metavar="FILE",
+      help="with --video: of the backbone that the gallery was prepared with",
+  )
+
+
+def _encode_videos(flags: argparse.Namespace, gallery: CodeSet) -> CodeSet:
+  # Deferred: it needs jax, and searching with codes does not.
+  from chain_jax import video_encoder
+
+  # DIR/codes/gallery is the gallery of the run in DIR.
+  workdir = flags.workdir or pathlib.Path(flags.gallery).resolve().parents[1]
+  encoder = video_encoder.load_video_encoder(
+      str(workdir),
+      features=gallery.manifest.get("features"),
+      weights=flags.weights,
+  )
+  if encoder.step != gallery.manifest.get("step"):
+    raise InputError(
+        f"{workdir}: its newest checkpoint is of step {encoder.step}, the codes"
+        f" in {flags.gallery} are of step {gallery.manifest.get('step')}; run"
+        " --mode=export again."
+    )
+  packed = encoder.codes(list(encoder.features(flags.video)))
+  return CodeSet(packed, np.array(flags.video), None, {})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,8 @@ def make_validator(
 ) -> Callable[[TrainState], dict[str, float]]:
   """Makes the function state -> metrics of the held-out videos.
 
-  They are the queries, and what is left of the train split is the gallery.
+  They are the queries; what is left of the train split is the gallery, or
+  they themselves where the dataset has a validation split of its own.
 
   Args:
     config: Export settings and view length.
@@ -47,8 +48,10 @@ def make_validator(
   def validate(state: TrainState) -> dict[str, float]:
     if splits.validation is None:
       return {}
+    query, gallery = splits.validation
+    queries = code_set(state, query)
     result = retrieval_metrics.evaluate_codes(
-        code_set(state, splits.validation), code_set(state, splits.train)
+        queries, queries if gallery is query else code_set(state, gallery)
     )
     return {
         f"validation_map_at_{k}": float(value)

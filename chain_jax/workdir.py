@@ -12,6 +12,9 @@ _FREE_FIELDS = (
     "data.root",
     "data.cache_in_memory",
     "data.num_workers",
+    "data.prepared.demo_shards",
+    "data.prepared.segments_root",
+    "data.prepared.way_out",
     "train.log_every_steps",
     "train.checkpoint_every_steps",
     "train.keep_checkpoints",
@@ -19,6 +22,7 @@ _FREE_FIELDS = (
     "evaluation.batch_size",
     "evaluation.self_match",
     "evaluation.baseline_seed",
+    "evaluation.baseline_videos",
 )
 
 
@@ -110,6 +114,15 @@ def claim_workdir(
     write_json(workdir.config, dataclasses.asdict(config))
   except OSError as error:
     raise _unwritable(workdir.path, error.strerror) from error
+
+
+def read_config(path: str) -> config_lib.ExperimentConfig:
+  """Reads the config of the run that a folder holds.
+
+  Raises:
+    InputError: If it holds none.
+  """
+  return config_lib.from_dict(_read_json(Workdir(path).config))
 
 
 def _check_writable(path: str) -> None:

@@ -33,7 +33,7 @@ def test_the_defaults_keep_every_rule(num_devices):
 @pytest.mark.parametrize(
     ("name", "value", "rule", "way_out"),
     [
-        ("data.dataset", "ucf", "one of synthetic, fcvid,", "'synthetic'"),
+        ("data.dataset", "ucf", "one of synthetic, prepared,", "'synthetic'"),
         ("data.feature_dim", 0, "at least 1", "1"),
         ("data.num_frames", 1, "at least 2", "2"),
         ("data.num_workers", -1, "at least 0", "0"),
@@ -130,7 +130,7 @@ def test_field_names_are_dotted_and_lead_to_their_values():
   assert names[0] == "name" and len(set(names)) == len(names)
   assert "data.synthetic.seed" in names and "data.synthetic" not in names
   assert config_lib.field_value(config, "name") == "a run"
-  leaves = str(dataclasses.asdict(config)).count("': ") - 8  # Eight sections.
+  leaves = str(dataclasses.asdict(config)).count("': ") - 9  # Nine sections.
   assert len(names) == leaves
 
 

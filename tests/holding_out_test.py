@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from chain_jax.data import splits
+from chain_jax.data import holding_out
 from chain_jax.errors import InputError
 
 GROUPED = np.array([f"v_Run_g{i % 10:02d}_c{i // 10:02d}" for i in range(60)])
 
 
 def _split(ids=GROUPED, *, fraction=0.2, group_pattern=r"_(g\d+)_", seed=0):
-  return splits.split_validation(
+  return holding_out.split_validation(
       ids, fraction=fraction, group_pattern=group_pattern, seed=seed
   )
 

@@ -46,6 +46,7 @@ def test_report_has_the_promised_keys():
       "num_steps",
       "evaluation",
       "left_out",
+      "segments",
   ]
 
 

@@ -47,12 +47,15 @@ class DatasetFolder(NamedTuple):
     return ArrayRecordSource(self, name)
 
 
-def open_dataset(root: str | os.PathLike) -> DatasetFolder:
+def open_dataset(
+    root: str | os.PathLike, *, way_out: str = ""
+) -> DatasetFolder:
   """Opens a prepared dataset.
 
   Args:
     root: `--output` of the command that prepared it, or the folder inside it
       that holds `metadata.json`.
+    way_out: What to do where there is none; "" = the general advice.
 
   Raises:
     InputError: If there is none, more than one, or an unfinished one.
@@ -65,10 +68,13 @@ def open_dataset(root: str | os.PathLike) -> DatasetFolder:
   if len(found) != 1:
     unfinished = any(root.glob("*/*/preparation/plan.json"))
     got = "several" if found else "an unfinished one" if unfinished else "none"
+    general = (
+        "make one with `python -m chain_jax.prepare` (the same command goes on"
+        " with an unfinished one)."
+    )
     raise InputError(
         f"`data.root` must be the folder of a prepared dataset, got {got} in"
-        f" {str(root)!r}; make one with `python -m chain_jax.prepare`"
-        " (the same command goes on with an unfinished one)."
+        f" {str(root)!r}; {way_out or general}"
     )
   path = found[0]
   try:
@@ -86,6 +92,8 @@ def open_dataset(root: str | os.PathLike) -> DatasetFolder:
 class ArrayRecordSource:
   """One split, read by row from ArrayRecord files.
 
+  `settings` says how its frames were made; the rest is as in `VideoSource`.
+
   Safe between threads, and after pickling or forking: each process opens the
   files for itself, when it first reads from them.
   """
@@ -95,6 +103,7 @@ class ArrayRecordSource:
     metadata = folder.metadata
     index = layout.read_index(layout.index_file(folder.path, split))
     self.path, self.name, self.split = folder.path, folder.name, split
+    self.settings = metadata.get("settings", {})
     self.ids = index.ids
     self.labels = index.labels if index.labels.num_classes else None
     self.num_frames = index.num_frames.astype(np.int32)

@@ -76,6 +76,17 @@ class GatherSource(VideoSource, Protocol):
     """Reads like `gather_frames`."""
 
 
+def sample_videos(
+    source: VideoSource, max_videos: int, *, seed: int
+) -> VideoSource:
+  """Returns a source of at most so many videos; the same seed, the same ones."""
+  if len(source) <= max_videos:
+    return source
+  rng = np.random.default_rng(seed)
+  chosen = rng.choice(len(source), max_videos, replace=False)
+  return SubsetSource(source, np.sort(chosen))
+
+
 def gather_frames(
     source: VideoSource,
     videos: Integer[np.ndarray, "n"],

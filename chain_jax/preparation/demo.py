@@ -1,9 +1,12 @@
 """Synthetic YouTube-8M shards, to try everything on before the download."""
 
+import pathlib
 from collections.abc import Sequence
 
 from chain_jax import command_line
+from chain_jax import config as config_lib
 from chain_jax.data import synthetic_youtube8m
+from chain_jax.preparation import youtube8m
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -78,3 +81,37 @@ def write_demo(
         num_classes=num_classes,
         segments=part == "validate",
     )
+
+
+# A tenth of the few videos of a demonstration, to search with.
+_DEMO_FLAGS = ("--query_share=0.1", "--validation_share=0.05")
+_DEMO_VIDEOS = 200  # A shard.
+
+
+def make_missing(config: config_lib.DataConfig) -> None:
+  """Makes what a demonstration lacks: shards, and datasets of them.
+
+  Args:
+    config: Names the datasets; each has its shards beside it. One that is
+      there, finished or not, is left to the command that made it.
+  """
+  shards = pathlib.Path(f"{config.root}_shards").expanduser()
+  wanted = (("", config.root), ("--segments", config.prepared.segments_root))
+  for flag, root in wanted:
+    if not root or any(
+        pathlib.Path(root).expanduser().glob("*/*/metadata.json")
+    ):
+      continue
+    if len(list(shards.glob("*.tfrecord"))) < config.prepared.demo_shards:
+      print(f"{shards}: making synthetic YouTube-8M shards", flush=True)
+      write_demo(
+          str(shards),
+          num_shards=config.prepared.demo_shards,
+          videos_per_shard=_DEMO_VIDEOS,
+          num_classes=40,
+          seed=0,
+      )
+    parts = [f"--evaluation={shards}/validate*.tfrecord"]
+    parts += [flag] if flag else [f"--train={shards}/train*.tfrecord"]
+    print(f"{root}: preparing it", flush=True)
+    youtube8m.run([*parts, *_DEMO_FLAGS, f"--output={root}"])

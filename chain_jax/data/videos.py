@@ -1,0 +1,263 @@
+"""A video file -> frames as RGB pixels, by PyAV (FFmpeg's libraries).
+
+A file is read twice. The first time only its packets count: when each frame
+is shown, and where decoding can start. The second time what lies between a
+key frame and a chosen frame is decoded, and the chosen frames become RGB.
+Where that shortcut does not deliver each chosen frame without a complaint
+(odd times, hidden frames, damage), everything is decoded.
+
+What is damaged: one bad frame spoils those that build on it, mostly without a
+sign. So a file is refused when the decoder complains once about anything that
+it was given from the first key frame on, when a packet is marked as broken, or
+when less than 90 % of the announced time is there. Three things pass: damage
+where nothing is decoded; a cut in formats that announce no length (MPEG-TS,
+GIF, some WMV), whose first part then is the video; and what the decoder itself
+does not notice, such as a flipped bit that makes another valid stream (VP8, VP9
+and HEVC notice little).
+"""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from chain_jax import errors
+from chain_jax.data import video_index, video_pixels
+from chain_jax.data.video_index import VideoError
+
+# Containers of video. Left out are playlists, which name other files, and
+# what FFmpeg makes a video of without it being one: text, single pictures.
+_FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,gif,ogg,rm,mxf,"
+    "dv,nut,ivf,h264,hevc,m4v"
+)
+
+
+def decode_video(
+    path: str | pathlib.Path, *, num_frames: int, short_side: int
+) -> UInt8[np.ndarray, "t height width 3"]:
+  """Decodes frames spread evenly over a video's time.
+
+  Args:
+    path: A file. The best video stream counts; cover pictures do not.
+    num_frames: How many frames, at most: those on screen at the centres of as
+      many equal segments of time, see `video_index.choose_frames`.
+    short_side: Of the frames in pixels; the other side follows from the
+      aspect ratio as it is shown, with pixels that are not square and with
+      rotation taken into account.
+
+  Returns:
+    RGB, t = min(`num_frames`, frames in the file).
+
+  Raises:
+    VideoError: If the file is missing, no video, or damaged.
+    errors.InputError: If PyAV is not installed.
+  """
+  if num_frames < 1 or short_side < 1:
+    raise ValueError(
+        "`num_frames` and `short_side` must be >= 1, got"
+        f" {num_frames} and {short_side}."
+    )
+  path = pathlib.Path(path)
+  av = _import_av()
+  with av.logging.Capture() as complaints:
+    try:
+      _check_file(path)
+      decoder = _Decoder(av, path, short_side, complaints)
+      return decoder.decode(num_frames)
+    except (OSError, av.FFmpegError) as error:
+      raise VideoError(_reason(av, error, complaints)) from error
+
+
+def _check_file(path: pathlib.Path) -> None:
+  if not path.is_file():
+    raise VideoError("not a file" if path.exists() else "no such file")
+  if path.stat().st_size == 0:
+    raise VideoError("the file is empty")
+
+
+def _reason(av: ModuleType, error: Exception, complaints: list[Any]) -> str:
+  if any("whitelist" in text for _, _, text in complaints):
+    return "not in a format of video files"
+  if isinstance(error, av.error.InvalidDataError | av.error.EOFError):
+    return "not a video, or damaged at its beginning"
+  return " ".join(
+      f"cannot be read: {getattr(error, 'strerror', None) or error}".split()
+  )
+
+
+@functools.cache
+def _import_av() -> ModuleType:
+  try:
+    import av
+  except ImportError as error:
+    raise errors.InputError(
+        "reading video files needs PyAV, which is not installed; run"
+        " pip install 'chain_jax[video]'."
+    ) from error
+  # Complaints are counted, see `_Decoder`, and shown to nobody; two videos may
+  # well complain of the same.
+  av.logging.set_level(av.logging.ERROR)
+  av.logging.set_skip_repeated(False)
+  return av
+
+
+class _Complaint(Exception):
+  """The decoder gave a sign of damage; the text is a short reason."""
+
+
+class _Decoder:
+  """Decodes one file."""
+
+  def __init__(
+      self,
+      av: ModuleType,
+      path: pathlib.Path,
+      short_side: int,
+      complaints: list[Any],
+  ) -> None:
+    self._av = av
+    self._path = path
+    self._short_side = short_side
+    self._complaints = complaints  # What FFmpeg logs, errors only.
+    self._size: video_pixels.PictureSize | None = None
+    self._matrix: np.ndarray | None = None
+
+  def decode(self, num_frames: int) -> np.ndarray:
+    """Returns the chosen frames."""
+    with self._open() as (container, stream):
+      index = video_index.read_index(container, stream)
+    frames = None
+    if index.pts is not None and not self._complaints:
+      with contextlib.suppress(_Complaint, self._av.FFmpegError):
+        frames = self._decode_runs(index, num_frames)
+    if frames is None:
+      try:
+        frames = self._decode_all(index, num_frames)
+      except _Complaint as complaint:
+        raise VideoError(f"damaged: {complaint}") from None
+    return video_pixels.turn_upright(np.stack(frames), self._matrix)
+
+  def _decode_runs(
+      self, index: video_index.PacketIndex, num_frames: int
+  ) -> list[np.ndarray] | None:
+    """Decodes what is needed; None where frames do not come as foreseen."""
+    shown = np.flatnonzero(index.is_shown)
+    shown = shown[np.argsort(index.pts[shown])]
+    chosen = video_index.choose_frames(
+        index.pts[shown], end=index.end, num_frames=num_frames
+    )
+    packets = shown[chosen]
+    wanted = set(index.pts[packets].tolist())
+    frames = []
+    latest = -np.inf
+    for time, frame in self._frames(
+        index, video_index.plan_runs(index, packets)
+    ):
+      if time is None or time <= latest:
+        return None
+      latest = time
+      if time in wanted:
+        frames.append(self._to_rgb(frame))
+    return frames if len(frames) == len(wanted) else None
+
+  def _decode_all(
+      self, index: video_index.PacketIndex, num_frames: int
+  ) -> list[np.ndarray]:
+    """Decodes everything twice: to see which frames come, then to take some."""
+    start = int(np.argmax(index.is_key))
+    everything = [video_index.Run(start, len(index.is_key))]
+    times = [time for time, _ in self._frames(index, everything)]
+    if not times:
+      raise VideoError("no frame comes out of the decoder")
+    known = None not in times and bool((np.diff(times) > 0).all())
+    begins = np.array(times) if known else np.arange(float(len(times)))
+    mean = np.diff(begins).mean() if len(begins) > 1 else 1.0
+    chosen = video_index.choose_frames(
+        begins, end=float(begins[-1] + mean), num_frames=num_frames
+    )
+    wanted = set(chosen.tolist())
+    frames = enumerate(self._frames(index, everything))
+    return [
+        self._to_rgb(frame)
+        for position, (_, frame) in frames
+        if position in wanted
+    ]
+
+  def _frames(
+      self, index: video_index.PacketIndex, runs: list[video_index.Run]
+  ) -> Iterator[tuple[float | None, Any]]:
+    """Decodes some packets and gives (time in seconds, frame)."""
+    waiting = list(reversed(runs))
+    with self._open() as (container, stream):
+      tick = float(stream.time_base)
+      packets = (packet for packet in container.demux(stream) if packet.size)
+      for number, packet in enumerate(packets):
+        if not waiting:
+          break
+        if number < waiting[-1].start:
+          continue
+        decoded = stream.decode(packet)
+        if number == waiting[-1].stop - 1:
+          decoded += stream.decode(None)
+          stream.codec_context.flush_buffers()
+          waiting.pop()
+        for frame in decoded:
+          self._check(frame)
+          yield (None if frame.pts is None else frame.pts * tick), frame
+      if waiting:
+        raise _Complaint("it ends early")
+      self._check()
+
+  def _check(self, frame: Any = None) -> None:
+    if self._complaints:
+      text = self._complaints[0][2]
+      raise _Complaint(" ".join(text.split()) or "the decoder complains")
+    if frame is not None and frame.is_corrupt:
+      raise _Complaint("a frame has faults")
+
+  def _to_rgb(self, frame: Any) -> np.ndarray:
+    if self._size is None:
+      self._matrix = video_pixels.display_matrix(frame)
+      self._size = video_pixels.picture_size(
+          frame.width,
+          frame.height,
+          pixel_aspect=self._pixel_aspect,
+          short_side=self._short_side,
+      )
+    return video_pixels.to_rgb(frame, self._size)
+
+  @contextlib.contextmanager
+  def _open(self) -> Iterator[tuple[Any, Any]]:
+    """Opens the file and finds its video stream, ready to decode."""
+    with self._av.open(
+        # Else a name such as `concat:a|b` or `http://...` is not a file's.
+        f"file:{self._path}",
+        metadata_errors="replace",
+        container_options={
+            "format_whitelist": _FORMATS,
+            "protocol_whitelist": "file",
+        },
+    ) as container:
+      stream = container.streams.best("video")
+      cover = self._av.stream.Disposition.attached_pic
+      if stream is None or stream.disposition & cover:
+        held = {other.type for other in container.streams} - {"video"}
+        only = f", only {' and '.join(sorted(held))}" if held else ""
+        raise VideoError(f"no video is in it{only}")
+      if stream.codec_context is None:
+        raise VideoError("its video is in a format that FFmpeg cannot decode")
+      for other in container.streams:
+        if other.index != stream.index:
+          other.discard = "all"
+      stream.thread_type = "NONE"
+      stream.thread_count = 1
+      self._pixel_aspect = stream.sample_aspect_ratio
+      # What FFmpeg says while it guesses at a file's contents tells nothing.
+      self._complaints.clear()
+      yield container, stream

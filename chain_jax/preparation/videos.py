@@ -1,0 +1,199 @@
+"""A folder of video files -> a dataset folder of frame features."""
+
+import argparse
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from chain_jax import frame_features
+from chain_jax.data import video_decoding
+from chain_jax.data.dataset_layout import FrameForm
+from chain_jax.data.examples import Video
+from chain_jax.data.video_folder import VideoList, list_videos
+from chain_jax.data.video_views import VideoFile, ViewLoader
+from chain_jax.errors import InputError
+from chain_jax.models.backbones.loading import BACKBONES
+from chain_jax.preparation import engine, flags
+from chain_jax.preparation.plan import Plan
+from chain_jax.preparation.split_rule import SplitRule
+from chain_jax.preparation.tasks import Item, Skipped
+
+_DEFAULT_SHARES = SplitRule(query_share=0.1)
+
+
+def run(arguments: Sequence[str]) -> None:
+  """Runs `prepare videos`."""
+  parser = flags.make_parser(
+      "videos",
+      description=(
+          "Turns a folder of video files into a dataset of frame features:"
+          " decodes, draws spatial variants, runs a backbone."
+      ),
+      example=(
+          "--input=clips --output=data/clips --backbone=squeezenet"
+          " --weights=squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
+      ),
+      shares=_DEFAULT_SHARES,
+  )
+  _add_flags(parser)
+  parsed = parser.parse_args(arguments)
+  plan, reader = make_plan(parsed)
+  engine.prepare(plan, reader, flags.how(parsed), read_many=reader.read_many)
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+      "--input",
+      required=True,
+      type=pathlib.Path,
+      metavar="DIR",
+      help="videos in class folders, or all in one folder without labels",
+  )
+  parser.add_argument(
+      "--csv",
+      type=pathlib.Path,
+      metavar="FILE",
+      help="lines of path,label that name the videos instead",
+  )
+  parser.add_argument(
+      "--backbone", choices=BACKBONES, required=True, help="the network"
+  )
+  parser.add_argument("--weights", metavar="FILE", help="of the network")
+  for name, default, what in (
+      ("num_frames", 25, "frames a video, evenly over its time"),
+      ("num_variants", 4, "of each frame; 1 = the plain centre alone"),
+      ("videos_per_shard", 64, "videos a task; what a kill can lose"),
+      ("timeout_seconds", 60, "a video may take so long to decode"),
+      ("seed", 0, "of the variants"),
+  ):
+    parser.add_argument(
+        f"--{name}",
+        type=int,
+        default=default,
+        metavar="N",
+        help=f"{what} (default: %(default)s)",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoReader:
+  """Reads the videos of a task as features.
+
+  Attributes:
+    files: By task.
+    labels: By id; none where nothing is labelled.
+    load: Decodes a file.
+    backbone: Name of the network.
+    weights: Its file.
+    num_workers: Processes that decode.
+    timeout_seconds: For one file.
+  """
+
+  files: list[list[VideoFile]]
+  labels: dict[str, tuple[int, ...]]
+  load: ViewLoader
+  backbone: str
+  weights: str | None
+  num_workers: int
+  timeout_seconds: float
+
+  def __call__(self, task: int) -> Iterator[Item]:
+    """Reads the videos of one task."""
+    yield from next(self.read_many([task]))
+
+  def read_many(self, tasks: list[int]) -> Iterator[Iterator[Item]]:
+    """Reads tasks in turn; decoding runs ahead over their borders."""
+    files = itertools.chain.from_iterable(self.files[task] for task in tasks)
+    decoded = video_decoding.decode_videos(
+        self.load,
+        files,
+        num_workers=self.num_workers,
+        timeout_seconds=self.timeout_seconds,
+    )
+    for task in tasks:
+      yield self._items(itertools.islice(decoded, len(self.files[task])))
+
+  def _items(self, decoded: Iterator) -> Iterator[Item]:
+    backbone = frame_features.cached_backbone(self.backbone, self.weights)
+    for file, views in decoded:
+      if isinstance(views, video_decoding.DecodeFailure):
+        yield Skipped(file.id, None, views.reason)
+        continue
+      frames = frame_features.extract_features(backbone, views)
+      if self.load.num_variants == 1:
+        frames = frames[:, 0]
+      labels = np.array(self.labels.get(file.id, ()), np.int64)
+      yield Video(file.id, labels, frames)
+
+
+def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
+  """Lists the videos and plans the work.
+
+  Raises:
+    InputError: If there are no videos, or the backbone or its weights are
+      not what they must be.
+  """
+  _check_numbers(parsed)
+  videos = list_videos(parsed.input.expanduser(), csv=parsed.csv)
+  backbone = frame_features.cached_backbone(parsed.backbone, parsed.weights)
+  load = ViewLoader(
+      parsed.num_frames, parsed.num_variants, backbone.image_size, parsed.seed
+  )
+  files = _shards(videos, parsed.videos_per_shard)
+  labels = {}
+  if videos.labels is not None:
+    labels = dict(zip(videos.ids, videos.labels, strict=True))
+  plan = Plan(
+      output=parsed.output,
+      name="video_features",
+      form=FrameForm(backbone.feature_dim, "float16", parsed.num_variants),
+      scale=1.0,
+      offset=0.0,
+      num_classes=len(videos.classes),
+      rule=flags.split_rule(parsed),
+      parts=["all"] * len(files),
+      inputs=[
+          [[file.id, pathlib.Path(file.path).stat().st_size] for file in shard]
+          for shard in files
+      ],
+      settings={
+          "backbone": backbone.name,
+          "weights_checksum": backbone.weights_checksum,
+          **load._asdict(),
+          "classes": videos.classes,
+      },
+  )
+  reader = VideoReader(
+      files,
+      labels,
+      load,
+      parsed.backbone,
+      parsed.weights,
+      num_workers=parsed.num_workers,
+      timeout_seconds=parsed.timeout_seconds,
+  )
+  return plan, reader
+
+
+def _check_numbers(parsed: argparse.Namespace) -> None:
+  for name in (
+      "num_frames",
+      "num_variants",
+      "videos_per_shard",
+      "timeout_seconds",
+  ):
+    if getattr(parsed, name) < 1:
+      raise InputError(
+          f"--{name} must be >= 1, got {getattr(parsed, name)}; see --help."
+      )
+
+
+def _shards(videos: VideoList, size: int) -> list[list[VideoFile]]:
+  files = [
+      VideoFile(str(path), video_id)
+      for path, video_id in zip(videos.paths, videos.ids, strict=True)
+  ]
+  return [files[start : start + size] for start in range(0, len(files), size)]

@@ -1,0 +1,181 @@
+"""Folders and CSV files become lists of videos; mistakes become one line."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from chain_jax import errors
+from chain_jax.data import video_folder
+
+
+def _make(folder, *names):
+  for name in names:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()
+
+
+def _list(folder, text=None):
+  if text is None:
+    return video_folder.list_videos(folder)
+  file = folder.parent / "labels.csv"
+  if isinstance(text, bytes):
+    file.write_bytes(text)
+  else:
+    file.write_text(text, encoding="utf-8")
+  return video_folder.list_videos(folder, csv=file)
+
+
+def _refusal(folder, text=None):
+  with pytest.raises(errors.InputError) as caught:
+    _list(folder, text)
+  return str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  (tmp_path / "videos").mkdir()
+  return tmp_path / "videos"
+
+
+def test_sub_folders_are_classes(folder):
+  _make(folder, "run/b.mp4", "run/a.mp4", "box/c.avi", "run/day 2/d.mkv")
+  listed = _list(folder)
+  assert listed.ids == [
+      "box/c.avi",
+      "run/a.mp4",
+      "run/b.mp4",
+      "run/day 2/d.mkv",
+  ]
+  assert listed.paths == [folder / video for video in listed.ids]
+  assert listed.classes == ["box", "run"]
+  assert listed.labels == [(0,), (1,), (1,), (1,)]
+
+
+def test_a_flat_folder_has_no_labels(folder):
+  _make(folder, "b.mp4", "a.mp4")
+  listed = _list(folder)
+  assert listed.ids == ["a.mp4", "b.mp4"]
+  assert listed.labels is None and listed.classes == []
+
+
+def test_classes_that_are_numbers_are_in_their_order(folder):
+  _make(folder, "10/a.mp4", "9/b.mp4")
+  listed = _list(folder)
+  assert listed.classes == ["9", "10"] and listed.labels == [(1,), (0,)]
+
+
+def test_only_files_with_a_suffix_of_video_count(folder):
+  _make(folder, "A.MP4", "b.WebM", "c.3gp", "readme.txt", "mp4", "d.mp4.part")
+  _make(folder, ".hidden.mp4", "._a.mp4", ".cache/e.mp4")
+  (folder / "folder.mp4").mkdir()
+  assert _list(folder).ids == ["A.MP4", "b.WebM", "c.3gp"]
+
+
+def test_videos_both_directly_and_in_sub_folders_are_refused(folder):
+  _make(folder, "x.mp4", "run/a.mp4", "run/b.mp4")
+  text = _refusal(folder)
+  assert "1 directly (x.mp4) and 2 in sub-folders (run/a.mp4)" in text
+
+
+def test_links_are_followed_but_not_around_in_circles(folder, tmp_path):
+  _make(folder, "run/a.mp4")
+  _make(tmp_path / "elsewhere", "b.mp4")
+  (folder / "jump").symlink_to(tmp_path / "elsewhere")
+  (folder / "run" / "up").symlink_to(folder)
+  (tmp_path / "elsewhere" / "self").symlink_to(tmp_path / "elsewhere")
+  (folder / "run" / "broken").symlink_to(tmp_path / "nothing")
+  assert _list(folder).ids == ["jump/b.mp4", "run/a.mp4"]
+
+
+def test_a_folder_without_videos_is_refused(folder, tmp_path):
+  assert "found none" in _refusal(folder)
+  _make(folder, "a.txt")
+  assert str(folder) in _refusal(folder)
+  assert "must be a folder" in _refusal(tmp_path / "missing")
+  assert "must be a folder" in _refusal(folder / "a.txt")
+
+
+def test_a_name_that_is_not_utf_8_is_refused(folder):
+  try:
+    (folder / os.fsdecode(b"\xff.mp4")).touch()
+  except OSError:
+    pytest.skip("this file system takes UTF-8 only")
+  text = _refusal(folder)
+  assert "UTF-8" in text and text.isascii()
+
+
+@pytest.mark.parametrize("header", ["", "path,label\n", "path\n"])
+def test_a_csv_file_gives_videos_and_labels(folder, header):
+  _make(folder, "a.mp4", "deep/b.mp4", "c.mp4", "not listed.mp4")
+  lines = "deep/b.mp4,run;jump\na.mp4, swim ,run\n\nc.mp4,\n"
+  listed = _list(folder, header + lines)
+  assert listed.ids == ["deep/b.mp4", "a.mp4", "c.mp4"]
+  assert listed.paths[0] == folder / "deep/b.mp4"
+  assert listed.classes == ["jump", "run", "swim"]
+  assert listed.labels == [(0, 1), (1, 2), ()]
+
+
+def test_a_csv_file_may_be_written_by_a_spreadsheet(folder):
+  _make(folder, "a, b.mp4", "ü.mp4")
+  text = '\ufeffpath,label\r\n"a, b.mp4","x;y"\r\nü.mp4,z\r\n'
+  listed = _list(folder, text.encode())
+  assert listed.ids == ["a, b.mp4", "ü.mp4"]
+  assert listed.labels == [(0, 1), (2,)]
+
+
+def test_a_csv_file_without_any_label_gives_no_labels(folder):
+  _make(folder, "a.mp4")
+  assert _list(folder, "a.mp4,\n").labels is None
+
+
+def test_a_class_named_twice_counts_once(folder):
+  _make(folder, "a.mp4")
+  assert _list(folder, "a.mp4,x;x,x\n").labels == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "must name videos"),
+        ("path,label\n", "must name videos"),
+        ("a.mp4,x\nb.mp4,y\n", "line 2: no file 'b.mp4'"),
+        ("file,label\na.mp4,x\n", "line 1: no file 'file'"),
+        ("a.mp4\n", "line 1: must be `path,label`, got 'a.mp4'"),
+        (",x\n", "line 1: must be `path,label`"),
+        ("a.mp4,x\n./a.mp4,y\n", "line 2: a path must be named once"),
+        ("../labels.csv,x\n", "line 1: a path must be relative"),
+        ("/etc/hosts,x\n", "line 1: a path must be relative"),
+        ('a.mp4,"x\n', "must be a CSV file"),
+        (b"a.mp4,\xff\n", "must be a CSV file"),
+        (b"a\x00.mp4,x\n", "line 1: no file"),
+    ],
+)
+def test_a_wrong_csv_file_is_refused_with_its_line(folder, text, reason):
+  _make(folder, "a.mp4")
+  refusal = _refusal(folder, text)
+  assert refusal.startswith(str(folder.parent / "labels.csv"))
+  assert reason in refusal
+
+
+def test_a_missing_csv_file_is_refused(folder):
+  with pytest.raises(errors.InputError, match="no.csv: no such file"):
+    video_folder.list_videos(folder, csv=folder / "no.csv")
+
+
+def test_a_refusal_is_one_line_whatever_a_file_is_called(folder):
+  _make(folder, "x\ny.mp4", "run/a.mp4")
+  program = (
+      "import pathlib, sys\n"
+      "from chain_jax import errors\n"
+      "from chain_jax.data import video_folder\n"
+      "folder = pathlib.Path(sys.argv[1])\n"
+      "sys.exit(errors.run_command(lambda: video_folder.list_videos(folder)))"
+  )
+  done = subprocess.run(
+      [sys.executable, "-c", program, str(folder)],
+      capture_output=True,
+      text=True,
+  )
+  assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
