@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Integer, Num
 
 from chain_jax import progress
-from chain_jax.data import records
+from chain_jax.data import buffers, records
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
@@ -109,7 +109,7 @@ def gather_whole(
 ) -> Num[np.ndarray, "n views slots dim"]:
   """Does what `gather_frames` does by reading whole videos, one by one."""
   shape = (*frame_indices.shape, source.feature_dim)
-  gathered = np.empty(shape, source.dtype)
+  gathered = buffers.empty(shape, source.dtype)
   for row, video in enumerate(videos):
     frames = source.read_frames(int(video))
     if frames.ndim == 2 or variants is None:
@@ -142,7 +142,7 @@ def take_rows(
   )
   if variants is not None:
     rows += variants[..., None]
-  gathered = np.empty((*rows.shape, flat.shape[-1]), flat.dtype)
+  gathered = buffers.empty((*rows.shape, flat.shape[-1]), flat.dtype)
   # "raise" would gather into a buffer first.
   np.take(flat, rows, axis=0, out=gathered, mode="clip")
   return gathered
