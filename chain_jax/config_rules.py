@@ -93,6 +93,7 @@ def _check_types(config: config_lib.ExperimentConfig) -> None:
 def _check_choices(config: config_lib.ExperimentConfig) -> None:
   choices = {
       "data.dataset": config_lib.DATASETS,
+      "data.shuffle": ("videos", "shards"),
       "augment.sampling": ("segments", "uniform", "consecutive"),
       "model.normalisation": ("none", "centre", "standardise"),
       "model.hash_relaxation": ("tanh", "straight_through"),
@@ -116,6 +117,7 @@ _RANGES = {
     "data.feature_dim": (1, math.inf),
     "data.num_frames": (2, math.inf),
     "data.num_workers": (0, math.inf),
+    "data.shuffle_window": (1, math.inf),
     "data.validation_fraction": (0, 0.9),
     "data.synthetic.num_train": (1, math.inf),
     "data.synthetic.num_gallery": (1, math.inf),

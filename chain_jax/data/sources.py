@@ -226,20 +226,22 @@ def num_stored_bytes(source: VideoSource) -> int:
 
 
 def read_in_blocks(
-    source: VideoSource, *, what: str
+    source: VideoSource, *, what: str, rows: range | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields all videos in order as (first row, `[rows, ...]`).
+  """Yields videos in order as (first row, `[rows, ...]`).
 
   Args:
     source: Any source.
     what: Names the work in the line that shows how far it is.
+    rows: Neighbouring rows to read; None = all.
   """
+  rows = range(len(source)) if rows is None else rows
   in_blocks = isinstance(source, BlockSource)
   size = source.rows_per_block if in_blocks else 1
-  starts = range(0, len(source), size)
-  for start in progress.track(starts, total=len(source), what=what, size=size):
+  starts = rows[::size]
+  for start in progress.track(starts, total=len(rows), what=what, size=size):
     if in_blocks:
-      stop = min(start + size, len(source))
+      stop = min(start + size, rows.stop)
       yield start, source.read_block(start, stop)
     else:
       yield start, source.read_frames(start)[None]
