@@ -6,14 +6,16 @@ from chain_jax.data import cached_source, records, sources
 
 
 class _RandomSource:
-  """Videos of random float16 frames, made when they are read."""
+  """Videos of random frames, made when they are read."""
 
   labels = None
   num_variants = 1
-  dtype = np.dtype(np.float16)
   scaling = records.IDENTITY
 
-  def __init__(self, num_videos: int, num_frames: int, feature_dim: int):
+  def __init__(
+      self, num_videos: int, num_frames: int, feature_dim: int, dtype: str
+  ):
+    self.dtype = np.dtype(dtype)
     self.ids = np.array([f"video {i}" for i in range(num_videos)])
     self.feature_dim = feature_dim
     self.num_frames = np.full(num_videos, num_frames, np.int32)
@@ -25,13 +27,13 @@ class _RandomSource:
   def read_frames(self, video: int) -> np.ndarray:
     shape = (int(self.num_frames[video]), self.feature_dim)
     rng = np.random.default_rng(video)
-    return rng.random(shape, np.float32).astype(np.float16)
+    return (rng.random(shape, np.float32) * 99).astype(self.dtype)
 
 
 def random_source(
-    num_videos: int, num_frames: int, feature_dim: int
+    num_videos: int, num_frames: int, feature_dim: int, dtype: str = "float16"
 ) -> cached_source.CachedSource:
-  """Returns float16 videos `[num_frames, feature_dim]` as a cached set has them."""
+  """Returns videos `[num_frames, feature_dim]` as a cached set has them."""
   return cached_source.CachedSource(
-      _RandomSource(num_videos, num_frames, feature_dim)
+      _RandomSource(num_videos, num_frames, feature_dim, dtype)
   )

@@ -53,6 +53,9 @@ class DataConfig:
   feature_dim: int = 4096  # Width of a frame's feature.
   num_frames: int = 25  # Frames a view, T; longer videos are sampled.
   cache_in_memory: bool = False  # Read every feature once, keep its dtype.
+  cache_on_device: bool = False  # Keep the train split on the devices.
+  shuffle: str = "videos"  # videos | shards: shards, then videos near by.
+  shuffle_window: int = 16  # Storage shards that videos are shuffled over.
   num_workers: int = 0  # Processes that make batches; 0 = threads here.
   validation_fraction: float = 0.0  # Share of train held out; 0 = none.
   validation_group_pattern: str = ""  # Regex; its group 1 stays on one side.

@@ -215,7 +215,7 @@ def neighbours(
     }
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _make_parser() -> argparse.ArgumentParser:
   parser = command_line.CommandParser(
       module="chain_jax.search",
       description="Finds the nearest codes of every query by Hamming distance.",
@@ -240,13 +240,26 @@ def _run(arguments: Sequence[str]) -> None:
       metavar="FILE",
       help="write one JSON object a query here instead of printing",
   )
-  flags = parser.parse_args(arguments)
+  return parser
+
+
+def _run(arguments: Sequence[str]) -> None:
+  flags = _make_parser().parse_args(arguments)
   command_line.check_output_file(flags.output)
   if bool(flags.query) == bool(flags.video):
     raise InputError("give either --query or --video; see --help.")
   gallery = codes.read_code_directory(flags.gallery)
   if flags.video:
-    query = _encode_videos(flags, gallery)
+    # Deferred: it needs jax, and searching with codes does not.
+    from chain_jax import video_encoder
+
+    query = video_encoder.encode_videos(
+        flags.video,
+        gallery_path=flags.gallery,
+        gallery=gallery,
+        workdir=flags.workdir,
+        weights=flags.weights,
+    )
   else:
     query = codes.read_code_directory(flags.query)
   found = neighbours(query, gallery, top_k=flags.top_k)
@@ -278,27 +291,6 @@ def _add_video_flags(parser: argparse.ArgumentParser) -> None:
       metavar="FILE",
       help="with --video: of the backbone that the gallery was prepared with",
   )
-
-
-def _encode_videos(flags: argparse.Namespace, gallery: CodeSet) -> CodeSet:
-  # Deferred: it needs jax, and searching with codes does not.
-  from chain_jax import video_encoder
-
-  # DIR/codes/gallery is the gallery of the run in DIR.
-  workdir = flags.workdir or pathlib.Path(flags.gallery).resolve().parents[1]
-  encoder = video_encoder.load_video_encoder(
-      str(workdir),
-      features=gallery.manifest.get("features"),
-      weights=flags.weights,
-  )
-  if encoder.step != gallery.manifest.get("step"):
-    raise InputError(
-        f"{workdir}: its newest checkpoint is of step {encoder.step}, the codes"
-        f" in {flags.gallery} are of step {gallery.manifest.get('step')}; run"
-        " --mode=export again."
-    )
-  packed = encoder.codes(list(encoder.features(flags.video)))
-  return CodeSet(packed, np.array(flags.video), None, {})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,9 @@
 """The training story, top to bottom: start or resume, step, save, stop."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jax.sharding import Mesh
 
 from chain_jax import (
     checkpoint,
+    device_cache,
     metric_writer,
     prefetch,
     sharding,
@@ -54,8 +56,13 @@ def make_plan(
     InputError: If a batch is larger than the train split.
   """
   settings = config.train
+  by_shards = config.data.shuffle == "shards"
   batches = TrainingPlan(
-      len(splits.train), batch_size=settings.batch_size, seed=settings.seed
+      len(splits.train),
+      batch_size=settings.batch_size,
+      seed=settings.seed,
+      shard_starts=splits.train.shard_starts if by_shards else None,
+      shuffle_window=config.data.shuffle_window,
   )
   steps = batches.steps_per_epoch * settings.num_epochs
   return Plan(batches, min(steps, settings.max_steps or steps))
@@ -109,13 +116,12 @@ def train(
         state,
         seconds,
         train_step_fn=make_step(config, model, optimizer, mesh, splits.train),
-        batches=_make_batches(config, splits, plan, start_step),
+        batches=_make_batches(config, splits, plan, start_step, mesh),
         validate=validation.make_validator(config, model, splits, mesh),
         schedule=schedule,
         recorder=recorder,
         checkpoints=checkpoints,
         last_step=last_step,
-        mesh=mesh,
     )
   finally:
     close()
@@ -134,7 +140,6 @@ def _loop(
     recorder: step_recorder.StepRecorder,
     checkpoints: checkpoint.Checkpoints,
     last_step: int,
-    mesh: Mesh,
 ) -> Trained:
   settings = config.train
   start_step, start_time = int(state.step), time.monotonic() - seconds
@@ -144,8 +149,7 @@ def _loop(
 
   with batches as iterator:
     steps = range(start_step + 1, last_step + 1)
-    on_devices = prefetch.to_devices(iterator, mesh)
-    for step, batch in zip(steps, on_devices, strict=True):
+    for step, batch in zip(steps, iterator, strict=True):
       state, metrics = train_step_fn(state, batch)
       recorder.add(metrics)
       saves = is_due(step, settings.checkpoint_every_steps)
@@ -263,21 +267,32 @@ def make_step(
   )
 
 
+@contextlib.contextmanager
 def _make_batches(
     config: config_lib.ExperimentConfig,
     splits: splits_lib.Splits,
     plan: Plan,
     start_step: int,
-) -> Any:
-  return pipeline.make_training_batches(
-      splits.train,
-      plan.batches,
-      seed=config.train.seed,
-      steps=range(start_step, plan.num_steps),
-      views=splits_lib.make_view_settings(
+    mesh: Mesh,
+) -> Iterator[Iterator[pipeline.Batch]]:
+  """Makes the batches from a step on, on the devices."""
+  settings = {
+      "seed": config.train.seed,
+      "steps": range(start_step, plan.num_steps),
+      "views": splits_lib.make_view_settings(
           config.augment, num_frames=config.data.num_frames
       ),
+  }
+  if config.data.cache_on_device:
+    cache = device_cache.fill(splits.train, mesh)
+    yield device_cache.make_batches(cache, plan.batches, mesh, **settings)
+    return
+  with pipeline.make_training_batches(
+      splits.train,
+      plan.batches,
       host=jax.process_index(),
       num_hosts=jax.process_count(),
       num_workers=config.data.num_workers,
-  )
+      **settings,
+  ) as batches:
+    yield prefetch.to_devices(batches, mesh)

@@ -1,6 +1,7 @@
 """Video files -> codes of a trained run, to search with."""
 
 import dataclasses
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,11 +11,13 @@ from jaxtyping import Float16, UInt8
 
 from chain_jax import codes as codes_lib
 from chain_jax import export, frame_features, run, sharding, train_state
-from chain_jax.data import augment, video_decoding
+from chain_jax.data import sources, video_decoding
 from chain_jax.data.video_views import VideoFile, ViewLoader
 from chain_jax.errors import InputError
 from chain_jax.models.backbones.loading import Backbone
 from chain_jax.workdir import Workdir, read_config
+
+_VIDEOS_PER_DEVICE = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,18 +29,21 @@ class VideoEncoder:
     load: Decodes a file, without spatial variants.
     num_frames: Frames a view of the model has.
     encode: From `export.make_encode`.
-    variables: Of the model.
+    state: Of the model.
     mesh: The devices.
-    step: Of the checkpoint.
   """
 
   backbone: Backbone
   load: ViewLoader
   num_frames: int
   encode: Any
-  variables: Any
+  state: train_state.TrainState
   mesh: jax.sharding.Mesh
-  step: int
+
+  @property
+  def step(self) -> int:
+    """Of the checkpoint."""
+    return int(self.state.step)
 
   def features(
       self,
@@ -69,18 +75,15 @@ class VideoEncoder:
       self, features: Sequence[Float16[np.ndarray, "_ dim"]]
   ) -> UInt8[np.ndarray, "n num_bytes"]:
     """Encodes videos by their features; returns packed codes."""
-    packed = []
-    for frames in features:
-      view, mask = augment.plain_view(frames, num_frames=self.num_frames)
-      # One video for each device: the batch is split over them.
-      shape = (self.mesh.size, *view.shape)
-      batch = sharding.to_global(
-          (np.broadcast_to(view, shape), np.tile(mask, (self.mesh.size, 1))),
-          self.mesh,
-      )
-      logits = np.asarray(self.encode(self.variables, *batch))[:1]
-      packed.append(codes_lib.pack_bits(codes_lib.binarise(logits)))
-    return np.concatenate(packed)
+    return export.encode_split(
+        self.encode,
+        self.state,
+        sources.FramesSource(features),
+        self.mesh,
+        # One video for each device, at least: the batch is split over them.
+        batch_size=self.mesh.size * _VIDEOS_PER_DEVICE,
+        num_frames=self.num_frames,
+    )
 
 
 def load_video_encoder(
@@ -124,7 +127,42 @@ def load_video_encoder(
       ),
       num_frames=config.data.num_frames,
       encode=export.make_encode(train_state.make_model(config.model), mesh),
-      variables={"params": state.params, "statistics": state.statistics},
+      state=state,
       mesh=mesh,
-      step=int(state.step),
   )
+
+
+def encode_videos(
+    paths: Sequence[str],
+    *,
+    gallery_path: str,
+    gallery: codes_lib.CodeSet,
+    workdir: str | None,
+    weights: str | None,
+) -> codes_lib.CodeSet:
+  """Encodes video files to search a gallery with.
+
+  Args:
+    paths: The files; they are the ids too.
+    gallery_path: The gallery's code directory, DIR/codes/gallery.
+    gallery: Its codes.
+    workdir: Of the run that made them; None for DIR.
+    weights: As in `load_video_encoder`.
+
+  Raises:
+    InputError: As `load_video_encoder`, if a file cannot be decoded, or if the
+      run's checkpoint is not the one that the gallery was encoded with.
+  """
+  if workdir is None:
+    workdir = str(pathlib.Path(gallery_path).resolve().parents[1])
+  encoder = load_video_encoder(
+      workdir, features=gallery.manifest.get("features"), weights=weights
+  )
+  if encoder.step != gallery.manifest.get("step"):
+    raise InputError(
+        f"{workdir}: its newest checkpoint is of step {encoder.step}, the codes"
+        f" in {gallery_path} are of step {gallery.manifest.get('step')}; run"
+        " --mode=export again."
+    )
+  packed = encoder.codes(list(encoder.features(paths)))
+  return codes_lib.CodeSet(packed, np.array(paths), None, {})

@@ -37,6 +37,8 @@ def test_the_defaults_keep_every_rule(num_devices):
         ("data.feature_dim", 0, "at least 1", "1"),
         ("data.num_frames", 1, "at least 2", "2"),
         ("data.num_workers", -1, "at least 0", "0"),
+        ("data.shuffle", "all", "one of videos, shards", "'videos'"),
+        ("data.shuffle_window", 0, "at least 1", "1"),
         ("data.validation_fraction", 0.95, "in [0, 0.9]", "0.9"),
         ("data.validation_fraction", -0.1, "in [0, 0.9]", "0"),
         ("data.synthetic.num_train", 0, "at least 1", "1"),

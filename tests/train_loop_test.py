@@ -1,14 +1,16 @@
 """What training keeps when something goes wrong on the way."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 import tiny
 
-from chain_jax import errors, run
+from chain_jax import errors, run, train_loop
 from chain_jax import report as report_lib
 from chain_jax.data import pipeline
+from chain_jax.data import splits as splits_lib
 
 
 def _checkpoints(path):
@@ -55,3 +57,36 @@ def test_an_update_that_ruins_the_parameters_is_not_saved(tmp_path):
   with pytest.raises(errors.RunError, match="step 1: parameter_norm must be"):
     run.run(config, path=str(tmp_path), mode="train")
   assert not _checkpoints(tmp_path)
+
+
+def test_a_shuffle_by_shards_follows_the_shards_of_the_split():
+  config = tiny.tiny_config(data__shuffle="shards", data__shuffle_window=1)
+  splits = splits_lib.make_splits(config.data, seed=0)
+  splits.train.shard_starts = np.array([0, 16, 32, 48])
+  plan = train_loop.make_plan(config, splits)
+  shards = [
+      set((plan.batches.videos(step) // 16).tolist()) for step in range(9)
+  ]
+  assert all(len(one) == 1 for one in shards)
+  config.data.shuffle = "videos"
+  plan = train_loop.make_plan(config, splits)
+  assert len(set((plan.batches.videos(0) // 16).tolist())) == 3
+
+
+def _rows(path):
+  lines = (path / "metrics.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  return [row for row in rows if "batch_checksums" in row]
+
+
+def test_a_run_from_the_devices_sees_the_videos_of_one_from_the_host(tmp_path):
+  found = []
+  for on_device in (False, True):
+    config = tiny.tiny_config(data__cache_on_device=on_device)
+    path = tmp_path / str(on_device)
+    run.run(config, path=str(path), mode="train")
+    found.append(_rows(path))
+  for host, device in zip(*found, strict=True):
+    assert host["batch_checksums"] == device["batch_checksums"]
+    # Other draws for the same views: near each other, and not the same.
+    assert 0 < abs(host["total"] - device["total"]) < 0.2 * host["total"]

@@ -5,14 +5,14 @@ the field's files are in `field_files.py`, the made-up set in `synthetic.py`,
 the cache in `cached_source.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Integer, Num
 
 from chain_jax import progress
-from chain_jax.data import records
+from chain_jax.data import buffers, records
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
@@ -76,6 +76,29 @@ class GatherSource(VideoSource, Protocol):
     """Reads like `gather_frames`."""
 
 
+class FramesSource:
+  """Videos that are in memory already, of any lengths, without labels."""
+
+  labels = None
+  num_variants = 1
+  scaling = records.IDENTITY
+
+  def __init__(self, videos: Sequence[Num[np.ndarray, "_ dim"]]):
+    """Takes the frames of each video, one float dtype for all."""
+    self._videos = videos
+    self.ids = np.array([f"{row:06d}" for row in range(len(videos))])
+    self.feature_dim, self.dtype = videos[0].shape[-1], videos[0].dtype
+    self.num_frames = np.array([len(video) for video in videos], np.int32)
+    self.shard_starts = np.array([0, len(videos)])
+
+  def __len__(self) -> int:
+    return len(self._videos)
+
+  def read_frames(self, video: int) -> Num[np.ndarray, "num_frames dim"]:
+    """Returns one video."""
+    return self._videos[video]
+
+
 def sample_videos(
     source: VideoSource, max_videos: int, *, seed: int
 ) -> VideoSource:
@@ -120,7 +143,7 @@ def gather_whole(
 ) -> Num[np.ndarray, "n views slots dim"]:
   """Does what `gather_frames` does by reading whole videos, one by one."""
   shape = (*frame_indices.shape, source.feature_dim)
-  gathered = np.empty(shape, source.dtype)
+  gathered = buffers.empty(shape, source.dtype)
   for row, video in enumerate(videos):
     frames = source.read_frames(int(video))
     if frames.ndim == 2 or variants is None:
@@ -153,7 +176,7 @@ def take_rows(
   )
   if variants is not None:
     rows += variants[..., None]
-  gathered = np.empty((*rows.shape, flat.shape[-1]), flat.dtype)
+  gathered = buffers.empty((*rows.shape, flat.shape[-1]), flat.dtype)
   # "raise" would gather into a buffer first.
   np.take(flat, rows, axis=0, out=gathered, mode="clip")
   return gathered
@@ -237,20 +260,22 @@ def num_stored_bytes(source: VideoSource) -> int:
 
 
 def read_in_blocks(
-    source: VideoSource, *, what: str
+    source: VideoSource, *, what: str, rows: range | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields all videos in order as (first row, `[rows, ...]`).
+  """Yields videos in order as (first row, `[rows, ...]`).
 
   Args:
     source: Any source.
     what: Names the work in the line that shows how far it is.
+    rows: Neighbouring rows to read; None = all.
   """
+  rows = range(len(source)) if rows is None else rows
   in_blocks = isinstance(source, BlockSource)
   size = source.rows_per_block if in_blocks else 1
-  starts = range(0, len(source), size)
-  for start in progress.track(starts, total=len(source), what=what, size=size):
+  starts = rows[::size]
+  for start in progress.track(starts, total=len(rows), what=what, size=size):
     if in_blocks:
-      stop = min(start + size, len(source))
+      stop = min(start + size, rows.stop)
       yield start, source.read_block(start, stop)
     else:
       yield start, source.read_frames(start)[None]
