@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 
 from benchmarks import machine
-from chain_jax import search
+from chain_jax import nearest
 
 
 def _make_codes(rng, num_videos, num_bits, *, kind):
@@ -68,7 +68,7 @@ def _compare(kind, flags):
       for size in (flags.num_gallery, flags.num_queries)
   )
   ours, (_, distances) = _best_seconds(
-      lambda: search.search_codes(query, gallery, top_k=flags.top_k),
+      lambda: nearest.search_codes(query, gallery, top_k=flags.top_k),
       flags.repeats,
   )
   plain, counting = (

@@ -17,7 +17,7 @@ import tempfile
 import machine
 import numpy as np
 
-from chain_jax import baselines, codes, search, video_encoder
+from chain_jax import baselines, codes, nearest, video_encoder
 from chain_jax.data import dataset_folder, pooling
 
 # Share of height and width that the crop leaves; constant rate factor of H.264
@@ -73,11 +73,11 @@ def _centre(pixels):
 
 def _itq(dataset, settings, num_bits):
   """Learns ITQ on the mean frames of the train split."""
-  split = dataset.split(settings["train_split"])
+  split = dataset.split(settings["prepared"]["train_split"])
   linear = baselines.fit_itq(
       pooling.pooled_features(split), num_bits=num_bits, seed=0
   )
-  gallery = dataset.split(settings["gallery_split"])
+  gallery = dataset.split(settings["prepared"]["gallery_split"])
   return linear, _hash(linear, pooling.pooled_features(gallery))
 
 
@@ -92,7 +92,7 @@ def _pool(features):
 
 def _hits(query, gallery, sources):
   """Share of the queries whose source is among the first K, by K."""
-  positions, _ = search.search_codes(query, gallery, top_k=max(_TOP_KS))
+  positions, _ = nearest.search_codes(query, gallery, top_k=max(_TOP_KS))
   found = positions == sources[:, None]
   return {k: found[:, :k].any(axis=1).mean() for k in _TOP_KS}
 

@@ -31,7 +31,9 @@ _WAY_OUT = (
 def get_config(size: str = "full") -> config_lib.ExperimentConfig:
   """Returns the config; `size` is "full" or "tiny"."""
   if size not in ("full", "tiny"):
-    raise ValueError(f"the config must be yt8m.py or yt8m.py:tiny, got {size!r}")
+    raise ValueError(
+        f"the config must be yt8m.py or yt8m.py:tiny, got {size!r}"
+    )
   config = config_lib.ExperimentConfig(name="yt8m")
   config.data.dataset = "prepared"
   config.data.root = "data/yt8m"

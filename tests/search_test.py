@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from chain_jax import codes, search
+from chain_jax import codes, nearest, search
 from chain_jax.errors import InputError
 
 
@@ -30,7 +30,7 @@ def _random_codes(rng, num_videos, num_bytes, *, num_distinct):
 
 
 def _assert_exact(query, gallery, top_k):
-  actual = search.search_codes(query, gallery, top_k=top_k)
+  actual = nearest.search_codes(query, gallery, top_k=top_k)
   expected = _brute_force(query, gallery, min(top_k, len(gallery)))
   for a, b in zip(actual, expected, strict=True):
     np.testing.assert_array_equal(a, b, strict=True)
@@ -43,7 +43,7 @@ def _assert_exact(query, gallery, top_k):
 def test_search_equals_brute_force_under_ties(
     monkeypatch, num_bytes, num_distinct, smallest_work
 ):
-  monkeypatch.setattr(search, "_SMALLEST_SAMPLED_WORK", smallest_work)
+  monkeypatch.setattr(nearest, "_SMALLEST_SAMPLED_WORK", smallest_work)
   rng = np.random.default_rng(num_distinct)
   gallery = _random_codes(rng, 3000, num_bytes, num_distinct=num_distinct)
   query = np.concatenate(
@@ -57,8 +57,8 @@ def test_search_equals_brute_force_under_ties(
 
 
 def test_balls_gathered_in_small_blocks_give_the_same(monkeypatch):
-  monkeypatch.setattr(search, "_SMALLEST_SAMPLED_WORK", 0)
-  monkeypatch.setattr(search, "_ITEMS_PER_BLOCK", 1)
+  monkeypatch.setattr(nearest, "_SMALLEST_SAMPLED_WORK", 0)
+  monkeypatch.setattr(nearest, "_ITEMS_PER_BLOCK", 1)
   rng = np.random.default_rng(0)
   gallery = rng.integers(0, 256, (2000, 8), dtype=np.uint8)
   _assert_exact(gallery[:30], gallery, 10)
@@ -68,7 +68,7 @@ def test_balls_gathered_in_small_blocks_give_the_same(monkeypatch):
 @pytest.mark.parametrize("radius", [0, 3])
 def test_a_guessed_radius_too_small_costs_no_exactness(monkeypatch, radius):
   monkeypatch.setattr(
-      search, "_guess_radii", lambda query, *_: np.full(len(query), radius)
+      nearest, "_guess_radii", lambda query, *_: np.full(len(query), radius)
   )
   rng = np.random.default_rng(0)
   gallery = rng.integers(0, 256, (500, 2), dtype=np.uint8)
@@ -77,17 +77,17 @@ def test_a_guessed_radius_too_small_costs_no_exactness(monkeypatch, radius):
 
 
 def test_guessed_balls_answer_nearly_every_query(monkeypatch):
-  monkeypatch.setattr(search, "_SMALLEST_SAMPLED_WORK", 0)
+  monkeypatch.setattr(nearest, "_SMALLEST_SAMPLED_WORK", 0)
   rng = np.random.default_rng(0)
   gallery = rng.integers(0, 256, (5000, 8), dtype=np.uint8)
   query = rng.integers(0, 256, (50, 8), dtype=np.uint8)
-  left, search_all = [], search._search_all
+  left, search_all = [], nearest._search_all
 
   def count(index, queries, *rest):
     left.extend(queries)
     return search_all(index, queries, *rest)
 
-  monkeypatch.setattr(search, "_search_all", count)
+  monkeypatch.setattr(nearest, "_search_all", count)
   _assert_exact(query, gallery, 20)
   # Balls are three standard deviations larger than they need be.
   assert len(left) <= 2
@@ -95,8 +95,8 @@ def test_guessed_balls_answer_nearly_every_query(monkeypatch):
 
 def test_a_ball_holds_its_own_rim():
   gallery = np.array([[0], [1], [3]], np.uint8)
-  index = search._make_index(gallery)
-  full, positions, distances = search._search_ball(
+  index = nearest._make_index(gallery)
+  full, positions, distances = nearest._search_ball(
       index, np.zeros((1, 1), np.uint8), 1, 2
   )
   assert full.tolist() == [True]
@@ -121,7 +121,7 @@ def test_ties_at_the_cut_do_not_depend_on_faiss(monkeypatch):
 
 def test_gallery_shorter_than_top_k_is_returned_whole():
   gallery = np.array([[1], [0]], np.uint8)
-  positions, distances = search.search_codes(gallery[1:], gallery, top_k=9)
+  positions, distances = nearest.search_codes(gallery[1:], gallery, top_k=9)
   assert (positions.tolist(), distances.tolist()) == ([[1, 0]], [[0, 1]])
 
 
@@ -135,7 +135,7 @@ def test_gallery_shorter_than_top_k_is_returned_whole():
 )
 def test_impossible_searches_are_refused(query, gallery, top_k, message):
   with pytest.raises(InputError, match=message):
-    search.search_codes(
+    nearest.search_codes(
         np.zeros(query, np.uint8), np.zeros(gallery, np.uint8), top_k=top_k
     )
 
