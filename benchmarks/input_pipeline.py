@@ -1,6 +1,10 @@
-"""Times the training batches that a host makes: records and bytes a second.
+"""Times `prepare youtube8m`, and the training batches that a host makes.
 
     python -m benchmarks.input_pipeline
+
+Preparing is timed in one process, beside reading the same shards by the
+protobuf library and writing nothing, and, where TensorFlow is installed, by
+tf.data. Then come training batches: records and bytes a second.
 
 Beside them, on the same videos in the same run: reading whole rows with h5py
 and nothing else, and a pipeline of the usual kind, grain's shuffle, one record
@@ -19,11 +23,25 @@ from collections.abc import Callable, Iterator
 import grain
 import h5py
 import numpy as np
+from tensorflow_datasets.proto import tf_example_pb2
 
-from benchmarks import in_memory, machine
-from chain_jax.data import frame_sampling, pipeline, sources
+from benchmarks import machine
+from chain_jax.data import (
+    dataset_folder,
+    examples,
+    frame_sampling,
+    pipeline,
+    sources,
+    synthetic_youtube8m,
+    tfrecord,
+)
+from chain_jax.data.dataset_layout import FrameForm
 from chain_jax.data.hdf5_source import Hdf5Source
 from chain_jax.data.training_plan import TrainingPlan
+from chain_jax.preparation import finish, tasks
+from chain_jax.preparation.plan import Plan, claim_output
+from chain_jax.preparation.split_rule import SplitRule
+from chain_jax.preparation.youtube8m import ShardReader
 
 _CROP = (0.5, 1.0)
 
@@ -35,6 +53,114 @@ def write_features(path: pathlib.Path, shape: tuple[int, int, int]) -> None:
     features = file.create_dataset("feats", shape, np.float16)
     for row in range(shape[0]):
       features[row] = rng.random(shape[1:], np.float32)
+
+
+def make_plan(
+    output: pathlib.Path, dim: int, shards: list[pathlib.Path]
+) -> Plan:
+  """Plans a dataset of a train split alone."""
+  return Plan(
+      output=output,
+      name="yt8m_frames",
+      form=FrameForm(dim, "uint8"),
+      scale=1.0,
+      offset=0.0,
+      num_classes=4000,
+      rule=SplitRule(),
+      parts=["train"] * len(shards),
+      inputs=[[[shard.name, 0]] for shard in shards],
+      settings={},
+  )
+
+
+def write_array_records(
+    output: pathlib.Path, num_videos: int, num_frames: int, dim: int
+) -> sources.VideoSource:
+  """Writes random uint8 videos as `prepare` does; opens them."""
+  plan = make_plan(output, dim, [output])
+  claim_output(plan)
+  rng = np.random.default_rng(0)
+  none = np.zeros(0, np.int64)
+  tasks.write_task(
+      plan,
+      0,
+      (
+          examples.Video(
+              f"{i}", none, rng.integers(0, 256, (num_frames, dim), np.uint8)
+          )
+          for i in range(num_videos)
+      ),
+  )
+  finish.finish(plan)
+  return dataset_folder.open_dataset(output).split("train")
+
+
+def time_preparing(folder: pathlib.Path, num_videos: int) -> None:
+  """Prints how fast shards are read, and prepared, in one process."""
+  num_shards = max(1, num_videos // 200)
+  shards = synthetic_youtube8m.write_shards(
+      folder / "shards", num_shards=num_shards, videos_per_shard=200, seed=0
+  )
+  num_bytes = sum(shard.stat().st_size for shard in shards)
+  plan = make_plan(folder / "prepared", 1152, shards)
+  claim_output(plan)
+  read = ShardReader(tuple(map(str, shards)), segments=False)
+
+  def prepare() -> None:
+    for task in range(num_shards):
+      tasks.write_task(plan, task, read(task))
+
+  ways = {
+      "protobuf, reading": lambda: [_by_protobuf(shard) for shard in shards],
+      "ours, reading": lambda: [
+          None for task in range(num_shards) for _ in read(task)
+      ],
+      "ours, prepare": prepare,
+  }
+  ways |= _tf_data(shards)
+  print(f"YouTube-8M shards, {num_shards} x 200 videos, 120 to 300 frames")
+  print(f"{'':18}{'records/s':>10}{'a core':>9}{'MB/s':>8}")
+  for name, way in ways.items():
+    wall, cpu = time.perf_counter(), time.process_time()
+    way()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    count = num_shards * 200
+    print(
+        f"{name:18}{count / wall:10.0f}{count / cpu:9.0f}"
+        f"{num_bytes / wall / 1e6:8.0f}",
+        flush=True,
+    )
+
+
+def _by_protobuf(shard: pathlib.Path) -> None:
+  for record in tfrecord.read_records(shard):
+    lists = tf_example_pb2.SequenceExample.FromString(
+        bytes(record.payload)
+    ).feature_lists.feature_list
+    for key in ("rgb", "audio"):
+      rows = [f.bytes_list.value[0] for f in lists[key].feature]
+      np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+
+
+def _tf_data(shards: list[pathlib.Path]) -> dict[str, Callable[[], None]]:
+  try:
+    import tensorflow as tf
+  except ImportError:
+    print("TensorFlow is not installed: nothing is timed with tf.data")
+    return {}
+
+  def read() -> None:
+    features = {
+        key: tf.io.FixedLenSequenceFeature([], tf.string)
+        for key in ("rgb", "audio")
+    }
+    parse = lambda payload: tf.io.parse_single_sequence_example(  # noqa: E731
+        payload, sequence_features=features
+    )[1]
+    for _ in tf.data.TFRecordDataset([str(s) for s in shards]).map(parse):
+      pass
+
+  return {"tf.data, reading": read}
 
 
 def ours(
@@ -143,6 +269,7 @@ def main() -> None:
   flags = parser.parse_args()
   print(machine.machine_line("grain", "h5py"), f"({os.cpu_count()} in all)")
   with tempfile.TemporaryDirectory() as folder:
+    time_preparing(pathlib.Path(folder), flags.num_videos)
     path = pathlib.Path(folder) / "feats.h5"
     write_features(path, (flags.num_videos, 25, 4096))
     compare(
@@ -153,9 +280,10 @@ def main() -> None:
         **{"h5py, rows only": lambda: rows_only(path, flags.batch_size)},
     )
     for num_frames, dim in ((25, 1024), (300, 1152)):
+      output = pathlib.Path(folder) / f"{num_frames}"
       compare(
-          f"{num_frames} x {dim} in memory",
-          in_memory.random_source(flags.num_videos, num_frames, dim, "uint8"),
+          f"{num_frames} x {dim} in ArrayRecord files",
+          write_array_records(output, flags.num_videos, num_frames, dim),
           flags.batch_size,
           flags.seconds,
       )

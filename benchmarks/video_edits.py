@@ -1,6 +1,6 @@
 """How often does an edited copy of a video find its source?
 
-    python benchmarks/video_edits.py --workdir=runs/clips --input=CLIPS --weights=FILE
+    python -m benchmarks.video_edits --workdir=runs/clips --input=CLIPS --weights=FILE
 
 Re-encodes, crops, speeds up and mirrors clips of the gallery (and all of these
 at once), searches with each copy, and counts how often its source is the first,
@@ -14,9 +14,9 @@ import pathlib
 import sys
 import tempfile
 
-import machine
 import numpy as np
 
+from benchmarks import machine
 from chain_jax import baselines, codes, nearest, video_encoder
 from chain_jax.data import dataset_folder, pooling
 

@@ -47,7 +47,7 @@ class VideoEncoder:
 
   def features(
       self,
-      paths: Sequence[str],
+      paths: Sequence[str | pathlib.Path],
       *,
       num_workers: int = 2,
       timeout_seconds: float = 60.0,

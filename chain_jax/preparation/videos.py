@@ -173,7 +173,7 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
       parsed.backbone,
       parsed.weights,
       num_workers=parsed.num_workers,
-      timeout_seconds=parsed.timeout_seconds,
+      timeout_seconds=float(parsed.timeout_seconds),
   )
   return plan, reader
 

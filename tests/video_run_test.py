@@ -1,0 +1,227 @@
+"""From a folder of video files to a search by another video file."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from chain_jax import codes as codes_lib
+from chain_jax import config as config_lib
+from chain_jax import errors, prepare, run, search, video_encoder
+from chain_jax.data import dataset_folder
+
+pytest.importorskip("av", reason="the extra [video] is not installed")
+
+import video_files
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+  """Eight videos of two classes, one file that is none, one of sound alone."""
+  folder = tmp_path_factory.mktemp("clips")
+  for number in range(8):
+    path = folder / f"class{number % 2}" / f"clip{number}.mp4"
+    path.parent.mkdir(exist_ok=True)
+    video_files.write_video(
+        path, video_files.moving_frames(7 + number, seed=number)
+    )
+  (folder / "class0" / "text.mp4").write_text("no video")
+  video_files.write_audio(folder / "class1" / "sound.mp4")
+  return folder
+
+
+def _arguments(clips, output, *more):
+  return [
+      "videos",
+      f"--input={clips}",
+      f"--output={output}",
+      "--backbone=random",
+      "--num_frames=8",
+      "--num_variants=3",
+      "--videos_per_shard=3",
+      "--num_workers=0",
+      "--query_share=0",
+      *more,
+  ]
+
+
+@pytest.fixture(scope="module")
+def prepared(clips, tmp_path_factory):
+  output = tmp_path_factory.mktemp("prepared") / "out"
+  assert prepare.main(_arguments(clips, output)) == 0
+  return output
+
+
+def _folder(output):
+  return output / "video_features" / "1.0.0"
+
+
+def _contents(output):
+  files = [file for file in _folder(output).iterdir() if file.is_file()]
+  return {file.name: file.read_bytes() for file in files}
+
+
+def test_every_video_that_can_be_read_is_there(prepared):
+  source = dataset_folder.open_dataset(prepared).split("train")
+  assert sorted(source.ids) == [
+      f"class{n % 2}/clip{n}.mp4" for n in range(8)
+  ]
+  assert source.num_variants == 3 and source.dtype == np.float16
+  for video, name in enumerate(source.ids):
+    number = int(name[-5])
+    assert source.num_frames[video] == min(8, 7 + number)
+    assert source.labels.of(video).tolist() == [number % 2]
+    frames = source.read_frames(video)
+    # Another crop, another colour: other features, of every frame.
+    assert (np.abs(frames[:, 0] - frames[:, 1]).max(axis=1) > 0).all()
+
+
+def test_what_cannot_be_read_is_listed(prepared):
+  manifest = json.loads((_folder(prepared) / "manifest.json").read_text())
+  skipped = {one["source"]: one["reason"] for one in manifest["skipped"]}
+  assert skipped.keys() == {"class0/text.mp4", "class1/sound.mp4"}
+  assert all(skipped.values())
+
+
+def test_strict_makes_an_unreadable_file_an_error(clips, tmp_path, capsys):
+  assert prepare.main(_arguments(clips, tmp_path / "out", "--strict")) == 2
+  assert (
+      "--strict allows nothing to be skipped, got 2" in capsys.readouterr().err
+  )
+
+
+@pytest.mark.parametrize(
+    "how", [["--num_workers=2"], ["--task=1/2", "--task=0/2"]]
+)
+def test_processes_and_job_arrays_give_the_same_files(
+    clips, prepared, tmp_path, how
+):
+  jobs = how if len(how) > 1 else [how[0]]
+  for job in jobs:
+    assert prepare.main(_arguments(clips, tmp_path / "out", job)) == 0
+  assert _contents(tmp_path / "out") == _contents(prepared)
+
+
+def test_apache_beam_gives_the_same_files(clips, prepared, tmp_path):
+  pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
+  options = (
+      "--runner=DirectRunner",
+      "--runner_options=--direct_num_workers=2"
+      " --direct_running_mode=multi_processing",
+  )
+  assert prepare.main(_arguments(clips, tmp_path / "out", *options)) == 0
+  assert _contents(tmp_path / "out") == _contents(prepared)
+
+
+_KILLED = """
+import os, signal, sys
+from chain_jax import prepare
+from chain_jax.preparation import tasks
+
+write_json, finished = tasks.write_json, []
+
+def write_then_die(path, content):
+  write_json(path, content)
+  os.kill(os.getpid(), signal.SIGKILL)
+
+tasks.write_json = write_then_die
+prepare.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_preparation_goes_on_where_it_was(
+    clips, prepared, tmp_path, capsys
+):
+  arguments = _arguments(clips, tmp_path / "out")
+  killed = subprocess.run(
+      [sys.executable, "-c", _KILLED, *arguments], capture_output=True
+  )
+  assert killed.returncode == -9
+  assert prepare.main(arguments) == 0
+  assert "1 of 4 shards are done already" in capsys.readouterr().out
+  assert _contents(tmp_path / "out") == _contents(prepared)
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("run")
+  config = config_lib.ExperimentConfig(name="videos")
+  config.data.dataset, config.data.root = "prepared", str(prepared)
+  config.data.feature_dim, config.data.num_frames = 128, 6
+  config.data.prepared.gallery_split = "train"
+  config.data.prepared.query_split = "train"
+  config.model.width, config.model.depth = 32, 1
+  config.model.num_bits = 32
+  config.train.batch_size, config.train.max_steps = 8, 4
+  config.evaluation.batch_size = 8
+  run.run(config, path=str(workdir), mode="train")
+  return workdir
+
+
+def test_a_video_of_the_gallery_finds_itself(clips, trained, tmp_path):
+  files = [str(clips / f"class{n % 2}" / f"clip{n}.mp4") for n in (3, 4)]
+  output = tmp_path / "found.jsonl"
+  arguments = [f"--gallery={trained}/codes/gallery", "--video", *files]
+  assert search.main([*arguments, "--top_k=2", f"--output={output}"]) == 0
+  found = [json.loads(line) for line in output.read_text().splitlines()]
+  assert [one["id"] for one in found] == files
+  for file, one in zip(files, found, strict=True):
+    nearest = [n["id"] for n in one["neighbours"] if n["distance"] == 0]
+    assert any(file.endswith(name) for name in nearest)
+
+
+def test_the_codes_of_files_are_those_of_the_export(clips, trained):
+  gallery = codes_lib.read_code_directory(trained / "codes" / "gallery")
+  encoder = video_encoder.load_video_encoder(
+      str(trained), features=gallery.manifest["features"], weights=None
+  )
+  paths = [clips / name for name in gallery.ids]
+  packed = encoder.codes(list(encoder.features(paths, num_workers=0)))
+  np.testing.assert_array_equal(packed, gallery.packed, strict=True)
+
+
+def _refused(arguments, capsys):
+  assert search.main(arguments) == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert line.startswith("error: ")
+  return line
+
+
+def test_misuse_is_one_line(clips, trained, tmp_path, capsys):
+  gallery = f"--gallery={trained}/codes/gallery"
+  file = str(clips / "class0" / "clip0.mp4")
+  assert "either --query or --video" in _refused([gallery], capsys)
+  line = _refused([gallery, "--video", str(tmp_path / "no.mp4")], capsys)
+  assert "no.mp4 must be a video that can be decoded: no such file" in line
+  line = _refused([gallery, "--video", file, "--weights=w.h5"], capsys)
+  assert "`weights` must be left out for the backbone 'random'" in line
+
+
+def test_a_gallery_of_other_features_is_refused(trained):
+  with pytest.raises(errors.InputError, match="needs a gallery of video files"):
+    video_encoder.load_video_encoder(str(trained), features={}, weights=None)
+
+
+def test_other_weights_are_refused(trained):
+  features = {"backbone": "random", "weights_checksum": "f" * 64}
+  with pytest.raises(errors.InputError, match="prepared with .SHA-256 ffff"):
+    video_encoder.load_video_encoder(
+        str(trained), features=features, weights=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--backbone=vgg16"], "`weights` must name a file"),
+        (["--num_frames=0"], "--num_frames must be >= 1, got 0"),
+        (["--csv=none.csv"], "none.csv"),
+    ],
+)
+def test_bad_usage_is_one_line(clips, tmp_path, capsys, more, words):
+  assert prepare.main(_arguments(clips, tmp_path / "out", *more)) == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert line.startswith("error: ") and words in line
+  assert not (tmp_path / "out").exists()
