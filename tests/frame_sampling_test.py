@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference_sampling
 
+from chain_jax.data import pipeline
 from chain_jax.data.frame_sampling import (
     SAMPLINGS,
     draws_per_view,
@@ -202,6 +203,39 @@ def test_playback_is_as_often_fast_as_slow():
 def test_settings_that_make_no_sense_are_refused(settings, match):
   with pytest.raises(ValueError, match=match):
     _sample(10, rng=np.random.default_rng(0), **settings)
+
+
+def _two_views(num_videos, num_frames_in_video, num_frames, **settings):
+  draws = pipeline.draw_views(
+      seed=0,
+      step=0,
+      first_row=0,
+      num_rows=num_videos,
+      num_frames=num_frames,
+  )
+  return sample_frame_indices(
+      np.full(num_videos, num_frames_in_video, np.int32),
+      draws[..., 1:],
+      num_frames=num_frames,
+      **settings,
+  )
+
+
+def test_the_frames_of_the_two_views_are_drawn_independently():
+  # One segment of 4 frames and one slot: the joint counts are a 4 x 4 table.
+  indices, _ = _two_views(3200, 4, num_frames=1)
+  counts = np.zeros((4, 4))
+  np.add.at(counts, tuple(indices[..., 0].T), 1)
+  # 200 a cell; chi-square with 15 degrees of freedom exceeds 45 once in 10^4.
+  assert np.sum((counts - 200) ** 2 / 200) < 45
+
+
+def test_the_crops_of_the_two_views_are_drawn_independently():
+  indices, mask = _two_views(2000, 11, num_frames=11, crop_fraction=(0.5, 1.0))
+  starts, lengths = indices[:, 0, 0], mask[:, 1].sum(axis=-1)
+  # 1 / sqrt(2000) = .022 is one standard deviation.
+  assert abs(np.corrcoef(starts, lengths)[0, 1]) < 0.11
+  assert len(set(starts.tolist())) > 4 and len(set(lengths.tolist())) > 4
 
 
 def _many(rng, num_frames, dtype, num_videos=400):

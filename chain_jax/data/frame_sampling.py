@@ -200,8 +200,8 @@ def _sub_window(
 
 def _below(count: Any, draw: Any, xp: Any) -> Any:
   """Turns a uniform draw into one of the whole numbers below `count`."""
-  # float32 can round the product up to `count` itself.
-  return xp.minimum((draw * _real(count, draw)).astype(xp.int32), count - 1)
+  # Below 2^24 frames not even float32's largest draw is rounded up to `count`.
+  return (draw * _real(count, draw)).astype(xp.int32)
 
 
 def _rounded(value: Any, xp: Any) -> Any:
