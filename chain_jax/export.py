@@ -122,7 +122,7 @@ def manifest(
       "step": step,
       "seed": config.train.seed,
       "config": dataclasses.asdict(config),
-      "features": getattr(source, "settings", None),
+      "features": sources.origin(source),
   }
 
 

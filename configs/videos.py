@@ -28,6 +28,10 @@ def get_config() -> config_lib.ExperimentConfig:
   config.data.feature_dim = 512  # SqueezeNet; VGG-16: 4096, ResNet-50: 2048.
   config.data.num_frames = 16
   config.data.cache_in_memory = True
+  # As configs/ucf101.py, whose settings were chosen on held-out train videos.
+  config.model.depth = 1
+  config.loss.temperature = 2.0
+  config.loss.frame_order = 0.1
   config.train.batch_size = 64
   config.train.num_epochs = 100
   return config

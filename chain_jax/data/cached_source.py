@@ -37,6 +37,7 @@ class CachedSource:
     self.num_variants = source.num_variants
     self.dtype = source.dtype
     self.scaling = source.scaling
+    self.origin = sources.origin(source)
     self.shard_starts = source.shard_starts
     # Of each video, in the array of all frames.
     counts = self.num_frames.astype(np.int64) * self.num_variants

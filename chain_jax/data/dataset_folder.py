@@ -92,7 +92,7 @@ def open_dataset(
 class ArrayRecordSource:
   """One split, read by row from ArrayRecord files.
 
-  `settings` says how its frames were made; the rest is as in `VideoSource`.
+  `origin` says how its frames were made; the rest is as in `VideoSource`.
 
   Safe between threads, and after pickling or forking: each process opens the
   files for itself, when it first reads from them.
@@ -103,7 +103,7 @@ class ArrayRecordSource:
     metadata = folder.metadata
     index = layout.read_index(layout.index_file(folder.path, split))
     self.path, self.name, self.split = folder.path, folder.name, split
-    self.settings = metadata.get("settings", {})
+    self.origin = metadata.get("settings")
     self.ids = index.ids
     self.labels = index.labels if index.labels.num_classes else None
     self.num_frames = index.num_frames.astype(np.int32)

@@ -6,7 +6,7 @@ the cache in `cached_source.py`.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Integer, Num
@@ -182,6 +182,11 @@ def take_rows(
   return gathered
 
 
+def origin(source: VideoSource) -> dict[str, Any] | None:
+  """Tells how a source's frames were made, where it knows."""
+  return getattr(source, "origin", None)
+
+
 class SubsetSource:
   """Some videos of another source, in the order given; copies nothing."""
 
@@ -202,6 +207,7 @@ class SubsetSource:
     self.ids = source.ids[self._videos]
     labels = source.labels
     self.labels = None if labels is None else labels.take(self._videos)
+    self.origin = origin(source)
     self.feature_dim = source.feature_dim
     self.num_frames = source.num_frames[self._videos]
     self.num_variants = source.num_variants
