@@ -64,8 +64,13 @@ def prepare(
     _run_under_beam(plan, read, waiting, how)
   else:
     done = _run_here(plan, read, waiting, how, read_many)
+    # `read_many` tells itself how far it is.
     for _ in progress.track(
-        done, total=len(waiting), what="prepare", unit="shards"
+        done,
+        total=len(waiting),
+        what="prepare",
+        unit="shards",
+        shown=read_many is None,
     ):
       pass
   left = [t for t in range(plan.num_tasks) if not tasks.is_done(plan, t)]

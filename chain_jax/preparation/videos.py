@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from chain_jax import frame_features
+from chain_jax import frame_features, progress
 from chain_jax.data import video_decoding
 from chain_jax.data.dataset_layout import FrameForm
 from chain_jax.data.examples import Video
@@ -106,12 +106,16 @@ class VideoReader:
 
   def read_many(self, tasks: list[int]) -> Iterator[Iterator[Item]]:
     """Reads tasks in turn; decoding runs ahead over their borders."""
-    files = itertools.chain.from_iterable(self.files[task] for task in tasks)
-    decoded = video_decoding.decode_videos(
-        self.load,
-        files,
-        num_workers=self.num_workers,
-        timeout_seconds=self.timeout_seconds,
+    files = [file for task in tasks for file in self.files[task]]
+    decoded = progress.track(
+        video_decoding.decode_videos(
+            self.load,
+            files,
+            num_workers=self.num_workers,
+            timeout_seconds=self.timeout_seconds,
+        ),
+        total=len(files),
+        what="prepare",
     )
     for task in tasks:
       yield self._items(itertools.islice(decoded, len(self.files[task])))
