@@ -3,154 +3,50 @@
 import ast
 import functools
 import os
-import pathlib
 import re
 import runpy
-import shlex
 import subprocess
 import sys
-from typing import NamedTuple
 
-import h5py
-import numpy as np
+import documented_commands
+import documented_inputs
 import pytest
-import scipy.io
 import setuptools
 
 from chain_jax import config as config_lib
-from chain_jax import main_flags
+from chain_jax import errors, main_flags
+from chain_jax.models.backbones import loading
 
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
-# README first: its first command makes the codes that later ones read.
-_DOCUMENTS = [
-    _ROOT / "README.md",
-    *sorted((_ROOT / "docs").glob("*.md")),
-    _ROOT / "CONTRIBUTING.md",
-    _ROOT / "CHANGELOG.md",
-    *sorted((_ROOT / "benchmarks").glob("*.md")),
+_ROOT = documented_commands.ROOT
+_DOCUMENTS = documented_commands.DOCUMENTS
+_COMMANDS = documented_commands.commands()
+_RUN = [command for command in _COMMANDS if documented_commands.runs(command)]
+_SETUP = [
+    command for command in _COMMANDS if not documented_commands.runs(command)
 ]
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMAND_LANGUAGES = ("bash", "sh", "shell", "console")
-# In any other block, a line that looks like this is a command as well.
-_LOOKS_LIKE_A_COMMAND = re.compile(
-    r"^(\$ |\.venv/|python3? |pip |pytest|git |\w+=\S+ python)"
-)
-_PYTHONS = ("python", "python3", ".venv/bin/python")
-
-# Appended to a run's flags: the same run, in seconds.
-_SHRUNK_RUN = [
-    "--config.train.max_steps=4",
-    "--config.train.batch_size=16",
-    "--config.evaluation.batch_size=16",
-    "--config.data.synthetic.num_train=160",
-    "--config.data.synthetic.num_gallery=64",
-    "--config.data.synthetic.num_query=16",
-]
-# The same for benchmarks; one that is not here is asked for its --help.
-_SHRUNK_BENCHMARKS = {
-    "benchmarks.evaluate": ["--num_videos=200", "--num_bits", "16"],
-    "benchmarks.search": [
-        "--num_gallery=2000",
-        "--num_queries=10",
-        "--repeats=1",
-    ],
-}
-
-
-class Command(NamedTuple):
-  """One command of a document, and where it stands."""
-
-  where: str
-  words: tuple[str, ...]
-
-
-def _lines_of(document):
-  """Lines of the document's fenced blocks that are commands."""
-  for language, block in _FENCE.findall(document.read_text(encoding="utf-8")):
-    for line in block.replace("\\\n", " ").splitlines():
-      line = line.strip()
-      if language in _COMMAND_LANGUAGES:
-        if line and not line.startswith("#"):
-          yield line.removeprefix("$ ")
-      elif _LOOKS_LIKE_A_COMMAND.match(line):
-        yield line.removeprefix("$ ")
-
-
-def _commands():
-  """All commands, each once, in the order of the documents."""
-  commands = {}
-  for document in _DOCUMENTS:
-    for line in _lines_of(document):
-      for part in line.split(" && "):
-        words = tuple(shlex.split(part, comments=True))
-        where = str(document.relative_to(_ROOT))
-        commands.setdefault(words, Command(where, words))
-  return list(commands.values())
-
-
-def _module_of(words):
-  """The M of "python -m M", or None."""
-  is_module = len(words) > 2 and words[0] in _PYTHONS and words[1] == "-m"
-  return words[2] if is_module else None
-
-
-def _runs(command):
-  module = _module_of(command.words) or ""
-  return module.startswith(("chain_jax.", "benchmarks."))
-
-
-def _name(command):
-  return f"{command.where}: {' '.join(command.words)}"
-
-
-_COMMANDS = _commands()
-_RUN = [command for command in _COMMANDS if _runs(command)]
-_SETUP = [command for command in _COMMANDS if not _runs(command)]
-
-
-def _write_ucf101(folder):
-  """Made-up files in the field's layout, with frames of the field's width."""
-  folder.mkdir()
-  rng = np.random.default_rng(0)
-  # ITQ needs more train videos than its 64 bits.
-  for split, num_videos in (("train", 96), ("test", 8)):
-    with h5py.File(folder / f"ucf_{split}_feats.h5", "w") as file:
-      features = rng.random((num_videos, 5, 4096), np.float32)
-      file["feats"] = features.astype(np.float16)
-      file["ids"] = [f"{split}_g{row % 12}_c{row}" for row in range(num_videos)]
-    labels = np.eye(4, dtype=np.uint8)[np.arange(num_videos) % 4]
-    scipy.io.savemat(folder / f"ucf_{split}_labels.mat", {"labels": labels})
-
-
-def _shrunk(words):
-  """The arguments to run, from the module's name on."""
-  module, arguments = words[2], list(words[3:])
-  if module == "chain_jax.main":
-    return [module, *arguments, *_SHRUNK_RUN]
-  if module in _SHRUNK_BENCHMARKS:
-    return [module, *arguments, *_SHRUNK_BENCHMARKS[module]]
-  if module.startswith("benchmarks."):
-    return [module, "--help"]
-  return [module, *arguments]
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
+def workspace(tmp_path_factory):
+  """Where the commands run, with all that they read."""
+  for name, extra in (("av", "video"), ("pebble", "video")):
+    pytest.importorskip(name, reason=f"the extra [{extra}] is not installed")
+  folder = tmp_path_factory.mktemp("workspace")
+  documented_inputs.write_inputs(folder)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(workspace):
   """Runs every command in order, in one workspace; what each printed."""
-  workspace = tmp_path_factory.mktemp("workspace")
-  _write_ucf101(workspace / "DIR")
-  # One device, as a user has it; the tests around this one force eight.
-  flags = os.environ.get("XLA_FLAGS", "").split()
-  kept = [flag for flag in flags if "host_platform_device_count" not in flag]
-  environment = os.environ | {
-      "PYTHONPATH": str(_ROOT),
-      "XLA_FLAGS": " ".join(kept),
-  }
   return {
       command: subprocess.run(
-          [sys.executable, "-m", *_shrunk(command.words)],
+          [
+              *documented_commands.python(command.words),
+              *documented_commands.shrunk(command.words),
+          ],
           cwd=workspace,
-          env=environment,
+          env=documented_commands.environment(),
           stdin=subprocess.DEVNULL,
           capture_output=True,
           text=True,
@@ -160,25 +56,73 @@ def outcomes(tmp_path_factory):
   }
 
 
-# Four runs of JAX take about a minute on two cores.
+# A dozen runs of JAX take two minutes on two cores.
 @pytest.mark.slow
-@pytest.mark.parametrize("command", _RUN, ids=_name)
+@pytest.mark.parametrize("command", _RUN, ids=documented_commands.name)
 def test_a_command_in_the_documents_runs(command, outcomes):
   done = outcomes[command]
   assert done.returncode == 0, done.stderr
-  module = _module_of(command.words)
+  module = documented_commands.module_of(command.words)
   if module in ("chain_jax.main", "chain_jax.evaluate"):
     methods = ["chain"]
     methods += ["itq", "lsh"] if module == "chain_jax.main" else []
     rows = [line.split()[0] for line in done.stdout.splitlines() if line]
     assert "mAP@100" in done.stdout and set(methods) <= set(rows)
   elif module == "chain_jax.search":
-    # An id, then ten neighbours, for each of the 16 queries.
-    assert len(done.stdout.splitlines()) == 16 * 11
-  elif module not in _SHRUNK_BENCHMARKS:
+    # An id, then ten neighbours, for each of the 16 queries or for the video.
+    num_queries = 1 if "--video=query.mp4" in command.words else 16
+    assert len(done.stdout.splitlines()) == num_queries * 11
+  elif module == "chain_jax.prepare":
+    assert _PREPARED.search(done.stdout), done.stdout
+  elif module not in documented_commands.SHRUNK_BENCHMARKS:
     flags = [word.partition("=")[0] for word in command.words[3:]]
     known = set(re.findall(r"--\w+", done.stdout))
     assert {flag for flag in flags if flag.startswith("--")} <= known
+
+
+# How a preparation ends; with --task another job has the last word.
+_PREPARED = re.compile(
+    r"this dataset is complete|the job that does the last one|shards of"
+    r" synthetic videos"
+)
+
+
+@pytest.mark.slow
+def test_the_video_that_is_searched_with_is_the_first_found(outcomes):
+  (found,) = (
+      outcomes[command].stdout
+      for command in _RUN
+      if "--video=query.mp4" in command.words
+  )
+  distance, video = found.splitlines()[1].split()
+  assert (distance, video) == ("0", "class0/v_class0_g18_c01.mp4")
+
+
+@pytest.mark.slow
+def test_the_program_in_the_data_document_reads_what_was_prepared(
+    workspace, outcomes
+):
+  text = (_ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+  (program,) = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+  done = subprocess.run(
+      [sys.executable, "-c", _TFDS_AGREES.format(program=program)],
+      cwd=workspace,
+      env=documented_commands.environment(),
+      capture_output=True,
+      text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1] == "they agree"
+
+
+_TFDS_AGREES = """{program}
+import numpy as np
+# 4 / 255 and 4 / 512 - 2: google/youtube-8m, utils.Dequantize.
+expected = by_tfds[0]["frames"] * (4 / 255) + (4 / 512 - 2)
+np.testing.assert_allclose(features, expected, rtol=1e-6, atol=1e-6)
+assert by_tfds[0]["id"].decode() == train.ids[0]
+print("they agree")
+"""
 
 
 def _pip_target(words):
@@ -187,7 +131,7 @@ def _pip_target(words):
   return words[3] if words[:3] == install and len(words) == 4 else None
 
 
-@pytest.mark.parametrize("command", _SETUP, ids=_name)
+@pytest.mark.parametrize("command", _SETUP, ids=documented_commands.name)
 def test_a_setup_command_is_of_a_kind_that_ci_runs(command):
   words = command.words
   ci = (_ROOT / ".ci" / "run").read_text(encoding="utf-8")
@@ -198,13 +142,44 @@ def test_a_setup_command_is_of_a_kind_that_ci_runs(command):
     assert found, f"{target} is not this folder with or without extras"
     asked = set(found[1].split(",")) if found[1] else set()
     assert asked <= _extras()
-  elif _module_of(words) == "pytest":
+  elif documented_commands.module_of(words) == "pytest":
     assert all((_ROOT / word).exists() for word in words[3:])
+  elif words[0] in ("mkdir", "cd"):
+    assert not any(word.startswith(("/", "~")) for word in words[1:])
+  elif words[0] == "curl":
+    _check_download(" ".join(words))
+  elif words[:2] == ("python", "-c"):
+    _check_weights_program(words[2])
   elif words[0] in (".venv/bin/ruff", ".venv/bin/pyink"):
     tool = words[0].rpartition("/")[2]
     assert re.search(rf'/{tool}" .*{re.escape(words[-1])}$', ci, re.MULTILINE)
   else:
-    pytest.fail(f"{_name(command)}: no test knows this kind of command")
+    pytest.fail(
+        f"{documented_commands.name(command)}: no test knows this kind of command"
+    )
+
+
+def _check_download(line):
+  """Checks against the line that a run without data prints, and the release."""
+  config = (_ROOT / "configs" / "yt8m.py").read_text(encoding="utf-8")
+  found = re.fullmatch(
+      r"curl data\.yt8m\.org/download\.py \| partition=(\S+) mirror=us python3",
+      line,
+  )
+  assert found, f"{line}: not the release's own command"
+  assert "curl data.yt8m.org/download.py |" in config
+  # Segments are partition 3, research.google.com/youtube8m/download.html.
+  assert found[1] == "3/frame/validate" or f"partition={found[1]}" in config
+
+
+def _check_weights_program(program):
+  """Checks that it is what the error for missing weights says."""
+  said = []
+  for name in ("vgg16", "resnet50"):
+    with pytest.raises(errors.InputError) as raised:
+      loading.load_backbone(name, None)
+    said.append(f'python -c "{program}"' in str(raised.value))
+  assert any(said), program
 
 
 @functools.cache
