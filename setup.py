@@ -23,11 +23,12 @@ _REQUIRED = [
     "scipy",
     "faiss-cpu",
     "matplotlib",
+    "pillow",  # Comes with matplotlib.
     "tqdm",
 ]
 
-# Decoding in processes of its own, spatial views, weights of backbones.
-_VIDEO = ["av", "pebble", "pillow", "safetensors"]
+# Decoding in processes of its own, weights of backbones.
+_VIDEO = ["av", "pebble", "safetensors"]
 _BEAM = ["apache-beam"]
 _DEV = ["pytest", "hypothesis", "ruff", "pyink", "beartype"]
 

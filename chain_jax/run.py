@@ -47,7 +47,7 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
       print(report_lib.format_table(report))
       return
     mode = "evaluate"
-  if config.data.prepared.demo_shards and jax.process_index() == 0:
+  if jax.process_index() == 0:
     demo.make_missing(config.data)
   splits = splits_lib.make_splits(config.data, seed=config.train.seed)
   segments = splits_lib.open_segments(config.data)

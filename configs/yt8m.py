@@ -20,7 +20,7 @@ from chain_jax import config as config_lib
 
 _WAY_OUT = (
     "download the shards by `curl data.yt8m.org/download.py |"
-    " partition=2/frame/train mirror=us python` (and partition=2/frame/validate),"
+    " partition=2/frame/train mirror=us python3` (and partition=2/frame/validate),"
     " then `python -m chain_jax.prepare youtube8m --train='train*.tfrecord'"
     " --evaluation='validate*.tfrecord' --output=data/yt8m`; or try it all"
     " without a download: `python -m chain_jax.main"

@@ -186,3 +186,10 @@ def test_a_missing_split_is_named(tmp_path):
   config.data.prepared.gallery_split = "gallery"
   with pytest.raises(errors.InputError, match="must have a split 'gallery'"):
     splits_lib.make_splits(config.data, seed=0)
+
+
+def test_no_demonstration_is_made_for_other_data(tmp_path):
+  config = config_lib.DataConfig(dataset="ucf101", root=str(tmp_path / "ucf"))
+  config.prepared.demo_shards = 4
+  demo.make_missing(config)
+  assert not list(tmp_path.iterdir())

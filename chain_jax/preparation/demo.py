@@ -95,6 +95,8 @@ def make_missing(config: config_lib.DataConfig) -> None:
     config: Names the datasets; each has its shards beside it. One that is
       there, finished or not, is left to the command that made it.
   """
+  if config.dataset != "prepared" or not config.prepared.demo_shards:
+    return
   shards = pathlib.Path(f"{config.root}_shards").expanduser()
   wanted = (("", config.root), ("--segments", config.prepared.segments_root))
   for flag, root in wanted:

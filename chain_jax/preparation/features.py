@@ -196,7 +196,7 @@ def _given_parts(parsed: argparse.Namespace) -> list[str]:
     raise InputError(
         "--train, --validation, --gallery and --query must be different files,"
         f" got {', '.join(map(str, paths))}; a gallery that is the train set"
-        " is chosen in the config (`data.gallery_split`)."
+        " is chosen in the config (`data.prepared.gallery_split`)."
     )
   return given
 
