@@ -10,12 +10,12 @@ Beside what TFDS reads there lie, in `OUTPUT/<name>/<version>/`,
 so that a split of millions of videos opens without reading their frames.
 """
 
-import os
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
+from chain_jax import whole_files
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
@@ -81,8 +81,7 @@ def index_file(folder: pathlib.Path, split: str) -> pathlib.Path:
 
 def write_index(path: pathlib.Path, index: SplitIndex) -> None:
   """Writes an index whole or not at all."""
-  temporary = path.with_suffix(".tmp")
-  with open(temporary, "wb") as file:
+  with whole_files.written_whole(path) as partial, open(partial, "wb") as file:
     np.savez_compressed(
         file,
         ids=index.ids,
@@ -92,7 +91,6 @@ def write_index(path: pathlib.Path, index: SplitIndex) -> None:
         num_frames=index.num_frames,
         shard_lengths=index.shard_lengths,
     )
-  os.replace(temporary, path)
 
 
 def read_index(path: pathlib.Path) -> SplitIndex:
