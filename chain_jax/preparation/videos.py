@@ -174,7 +174,7 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
           "labels_checksum": _checksum(labels),
       },
   )
-  reader = VideoReader(
+  return plan, VideoReader(
       files,
       labels,
       load,
@@ -183,7 +183,6 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
       num_workers=parsed.num_workers,
       timeout_seconds=float(parsed.timeout_seconds),
   )
-  return plan, reader
 
 
 def _checksum(labels: dict[str, tuple[int, ...]]) -> str:
