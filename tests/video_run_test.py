@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -144,6 +146,17 @@ def test_labels_changed_in_between_are_refused(clips, tmp_path, capsys):
   (tmp_path / "list.csv").write_text("class0/clip0.mp4,b\nclass1/clip1.mp4,a\n")
   assert prepare.main(arguments) == 2
   assert "differs in settings" in capsys.readouterr().err
+
+
+def test_a_dead_link_is_listed(clips, tmp_path):
+  own = pathlib.Path(shutil.copytree(clips / "class0", tmp_path / "own"))
+  (own / "gone.mp4").symlink_to(tmp_path / "nowhere")
+  assert prepare.main(_arguments(own, tmp_path / "out")) == 0
+  manifest = json.loads(
+      (_folder(tmp_path / "out") / "manifest.json").read_text()
+  )
+  skipped = {one["source"]: one["reason"] for one in manifest["skipped"]}
+  assert skipped["gone.mp4"] == "no such file"
 
 
 def test_a_negative_seed_is_refused(clips, tmp_path, capsys):

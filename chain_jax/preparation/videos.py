@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import pathlib
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -163,7 +163,7 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
       rule=flags.split_rule(parsed),
       parts=["all"] * len(files),
       inputs=[
-          [[file.id, pathlib.Path(file.path).stat().st_size] for file in shard]
+          [[file.id, _num_bytes(file.path)] for file in shard]
           for shard in files
       ],
       settings={
@@ -183,6 +183,13 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
       num_workers=parsed.num_workers,
       timeout_seconds=float(parsed.timeout_seconds),
   )
+
+
+def _num_bytes(path: str) -> int | None:
+  try:
+    return os.stat(path).st_size
+  except OSError:  # A dead link, say: decoding it will say so.
+    return None
 
 
 def _checksum(labels: dict[str, tuple[int, ...]]) -> str:
