@@ -104,9 +104,18 @@ def read_index(path: pathlib.Path) -> SplitIndex:
       labels = Labels(
           arrays["indptr"], arrays["indices"], int(arrays["num_classes"])
       )
-      return SplitIndex(
+      index = SplitIndex(
           arrays["ids"], labels, arrays["num_frames"], arrays["shard_lengths"]
       )
+    counts = {
+        len(index.ids),
+        len(index.num_frames),
+        labels.num_videos,
+        int(index.shard_lengths.sum()),
+    }
+    if len(counts) > 1:
+      raise ValueError(f"it tells of {' and '.join(map(str, counts))} videos")
+    return index
   except Exception as error:  # NumPy and zipfile fail in many ways.
     raise InputError(
         f"{path} must be the index of a split, got one that cannot be read"
