@@ -1,6 +1,7 @@
 """Frames -> features by a backbone, in batches of one size."""
 
 import functools
+import os
 import pathlib
 
 import numpy as np
@@ -17,7 +18,8 @@ BATCH_SIZE = 100
 @functools.lru_cache(maxsize=1)
 def cached_backbone(name: str, weights: str | None) -> Backbone:
   """Loads a backbone, once a process."""
-  return load_backbone(name, pathlib.Path(weights) if weights else None)
+  path = pathlib.Path(os.path.expanduser(weights)) if weights else None
+  return load_backbone(name, path)
 
 
 def extract_features(

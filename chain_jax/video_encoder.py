@@ -154,7 +154,7 @@ def encode_videos(
       run's checkpoint is not the one that the gallery was encoded with.
   """
   if workdir is None:
-    workdir = str(pathlib.Path(gallery_path).resolve().parents[1])
+    workdir = str(pathlib.Path(gallery_path).resolve().parent.parent)
   encoder = load_video_encoder(
       workdir, features=gallery.manifest.get("features"), weights=weights
   )

@@ -158,6 +158,36 @@ def test_damaged_metadata_is_named(own, name):
     _train(own)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "float99"},
+        {"dtype": 3},
+        {"dim": "wide"},
+        {"dim": None},
+        {"scale": [1.0, 2.0]},
+        {"offset": "none"},
+        [],
+    ],
+)
+def test_metadata_of_another_kind_are_named(own, change):
+  path = _folder(own) / "metadata.json"
+  metadata = json.loads(path.read_text())
+  path.write_text(json.dumps(change and metadata | change))
+  with pytest.raises(InputError, match="metadata.json must be that of"):
+    _train(own)
+
+
+@pytest.mark.parametrize("name", ["ids", "num_frames", "shard_lengths"])
+def test_an_index_of_another_length_is_named(own, name):
+  path = _folder(own) / "index-train.npz"
+  with np.load(path) as file:
+    arrays = dict(file)
+  np.savez(path, **arrays | {name: arrays[name][1:]})
+  with pytest.raises(InputError, match="index-train.npz .* and .* videos"):
+    _train(own)
+
+
 def test_a_split_that_is_not_there_is_named(prepared):
   dataset = dataset_folder.open_dataset(prepared)
   assert dataset.splits == ["train"]

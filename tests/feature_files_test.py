@@ -102,6 +102,30 @@ def test_nan_is_found_when_its_video_is_read(suffix, tmp_path):
             "'ids' must name each of the 4",
         ),
         ({"feats": _FEATURES, "ids": _IDS[[0, 1, 1, 2]]}, "got 'b' twice"),
+        (
+            {"feats": _FEATURES, "ids": np.array(["a", "b", "c", ""])},
+            "1 to 1024",
+        ),
+        (
+            {"feats": _FEATURES, "ids": np.array(["a", "b", "c", "d" * 1025])},
+            "got 1025",
+        ),
+        (
+            {"feats": _FEATURES, "ids": np.array(list("abc\n"))},
+            "without control",
+        ),
+        ({"feats": _FEATURES, "ids": np.array(list("abc\ud800"))}, "be UTF-8"),
+        (
+            {"feats": _FEATURES, "ids": np.array([b"a", b"b", b"c", b"\xff"])},
+            "'ids' must be UTF-8",
+        ),
+        (
+            {
+                "feats": _FEATURES,
+                "labels": np.array([0, 1, 2, 2**63], np.uint64),
+            },
+            "class numbers",
+        ),
         ({"feats": _FEATURES, "labels": _LABELS[:3]}, "got 3 rows"),
         ({"feats": _FEATURES, "labels": _LABELS * 2}, "must be 0/1 rows"),
         ({"feats": _FEATURES, "labels": np.array([0, -1, 0, 0])}, "0/1 rows"),

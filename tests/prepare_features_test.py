@@ -112,6 +112,37 @@ def test_a_video_that_cannot_be_stored_is_listed(files, value):
   assert "must be" in skipped["reason"]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_a_number_beyond_float32_is_listed(files, dtype):
+  features = _TRAIN.astype(np.float64)
+  features[4, 1, 1] = 1e300
+  np.savez(files / "train.npz", feats=features)
+  assert _prepare(files, f"--train={files}/train.npz", f"--dtype={dtype}") == 0
+  manifest = json.loads((_folder(files) / "manifest.json").read_text())
+  (skipped,) = manifest["skipped"]
+  assert skipped["where"] == 4 and "at most 3.4e+38" in skipped["reason"]
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", "<f8", "uint8"])
+def test_numbers_of_any_kind_come_back(files, dtype):
+  features = _RNG.integers(0, 256, (2, 3, 4)).astype(dtype)
+  np.savez(files / "set.npz", feats=features)
+  assert _prepare(files, f"--train={files}/set.npz") == 0
+  for row in range(2):
+    frames, _ = _read(files, "train", np.float16)[f"set-{row:06d}"]
+    np.testing.assert_array_equal(
+        frames, features[row].astype(np.float16), strict=True
+    )
+
+
+def test_a_range_too_small_to_be_cut_in_steps_stays_finite(files):
+  features = _TRAIN * np.float32(1e-45)
+  np.savez(files / "train.npz", feats=features)
+  assert _prepare(files, f"--train={files}/train.npz", "--dtype=uint8") == 0
+  metadata = json.loads((_folder(files) / "metadata.json").read_text())
+  assert min(metadata["scale"]) > 0
+
+
 def test_variants_stay_apart(files):
   features = _RNG.random((2, 3, 2, 4)).astype(np.float16)
   np.savez(files / "set.npz", feats=features)

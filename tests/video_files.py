@@ -2,10 +2,23 @@
 
 import pathlib
 import struct
+import time
 from fractions import Fraction
 
 import av
 import numpy as np
+
+from chain_jax.data import video_views
+
+
+class HangingLoader(video_views.ViewLoader):
+  """Decodes all but one video, on which it hangs."""
+
+  def __call__(self, file):
+    """Decodes a video."""
+    if file.id.endswith("clip4.mp4"):
+      time.sleep(600)
+    return super().__call__(file)
 
 
 def counting_frames(num_frames, *, height=48, width=64):

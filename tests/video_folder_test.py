@@ -106,6 +106,22 @@ def test_a_name_that_is_not_utf_8_is_refused(folder):
   assert "UTF-8" in text and text.isascii()
 
 
+@pytest.mark.parametrize("name", ["a\nb.mp4", "\x1b[31m.mp4", "\x85.mp4"])
+def test_a_name_that_would_spoil_a_list_is_refused(folder, name):
+  (folder / name).touch()
+  text = _refusal(folder)
+  assert "without control characters" in text and text.isascii()
+  assert text.isprintable()
+
+
+def test_names_of_any_script_are_ids(folder):
+  # An ideographic space and a no-break space are no control characters.
+  names = ["été.mp4", "視頻\u3000一.mp4", "a\xa0b.mp4"]
+  for name in names:
+    (folder / name).touch()
+  assert set(names) <= set(video_folder.list_videos(folder).ids)
+
+
 @pytest.mark.parametrize("header", ["", "path,label\n", "path\n"])
 def test_a_csv_file_gives_videos_and_labels(folder, header):
   _make(folder, "a.mp4", "deep/b.mp4", "c.mp4", "not listed.mp4")

@@ -1,6 +1,9 @@
 """From a folder of video files to a search by another video file."""
 
+import dataclasses
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +14,8 @@ from chain_jax import codes as codes_lib
 from chain_jax import config as config_lib
 from chain_jax import errors, prepare, run, search, video_encoder
 from chain_jax.data import dataset_folder
+from chain_jax.preparation import engine
+from chain_jax.preparation import videos as video_preparation
 
 pytest.importorskip("av", reason="the extra [video] is not installed")
 
@@ -112,6 +117,51 @@ def test_apache_beam_gives_the_same_files(clips, prepared, tmp_path):
   )
   assert prepare.main(_arguments(clips, tmp_path / "out", *options)) == 0
   assert _contents(tmp_path / "out") == _contents(prepared)
+
+
+def test_a_video_that_hangs_the_decoder_is_listed(clips, prepared, tmp_path):
+  kind, *flags = _arguments(clips, tmp_path / "out", "--num_workers=2")
+  assert kind == "videos"
+  plan, reader = video_preparation.make_plan(
+      video_preparation.make_parser().parse_args(flags)
+  )
+  hanging = video_files.HangingLoader(*reader.load)
+  reader = dataclasses.replace(reader, load=hanging, timeout_seconds=3.0)
+  engine.prepare(plan, reader, engine.How(), read_many=reader.read_many)
+  manifest = json.loads(
+      (_folder(tmp_path / "out") / "manifest.json").read_text()
+  )
+  skipped = {one["source"]: one["reason"] for one in manifest["skipped"]}
+  assert skipped.pop("class0/clip4.mp4") == "took longer than 3 s"
+  assert skipped.keys() == {"class0/text.mp4", "class1/sound.mp4"}
+  source = dataset_folder.open_dataset(tmp_path / "out").split("train")
+  whole = dataset_folder.open_dataset(prepared).split("train")
+  assert set(whole.ids) - set(source.ids) == {"class0/clip4.mp4"}
+
+
+def test_labels_changed_in_between_are_refused(clips, tmp_path, capsys):
+  (tmp_path / "list.csv").write_text("class0/clip0.mp4,a\nclass1/clip1.mp4,b\n")
+  arguments = _arguments(clips, tmp_path / "out", f"--csv={tmp_path}/list.csv")
+  assert prepare.main(arguments) == 0
+  (tmp_path / "list.csv").write_text("class0/clip0.mp4,b\nclass1/clip1.mp4,a\n")
+  assert prepare.main(arguments) == 2
+  assert "differs in settings" in capsys.readouterr().err
+
+
+def test_a_dead_link_is_listed(clips, tmp_path):
+  own = pathlib.Path(shutil.copytree(clips / "class0", tmp_path / "own"))
+  (own / "gone.mp4").symlink_to(tmp_path / "nowhere")
+  assert prepare.main(_arguments(own, tmp_path / "out")) == 0
+  manifest = json.loads(
+      (_folder(tmp_path / "out") / "manifest.json").read_text()
+  )
+  skipped = {one["source"]: one["reason"] for one in manifest["skipped"]}
+  assert skipped["gone.mp4"] == "no such file"
+
+
+def test_a_negative_seed_is_refused(clips, tmp_path, capsys):
+  assert prepare.main(_arguments(clips, tmp_path / "out", "--seed=-1")) == 2
+  assert "--seed must be >= 0, got -1" in capsys.readouterr().err
 
 
 _KILLED = """

@@ -79,14 +79,25 @@ def open_dataset(
   path = found[0]
   try:
     metadata = json.loads((path / "metadata.json").read_text("utf-8"))
-    if not {"dim", "dtype", "scale", "offset"} <= metadata.keys():
-      raise ValueError("keys are missing")
-  except (OSError, ValueError) as error:
+    _check_metadata(metadata)
+  except (OSError, ValueError, TypeError, AttributeError) as error:
     raise InputError(
         f"{path / 'metadata.json'} must be that of a prepared dataset, could"
         f" not be read ({error}); run `python -m chain_jax.prepare` again."
     ) from error
   return DatasetFolder(path.resolve(), path.resolve().parent.name, metadata)
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+  """Raises an error of any kind where it is not what `prepare` writes."""
+  if not {"dim", "dtype", "scale", "offset"} <= metadata.keys():
+    raise ValueError("keys are missing")
+  if metadata["dtype"] not in ("uint8", "float16"):
+    raise ValueError(f"`dtype` is {metadata['dtype']!r}")
+  shape = (int(metadata["dim"]),)
+  for name in ("scale", "offset"):
+    if np.asarray(metadata[name], np.float32).shape not in ((), shape):
+      raise ValueError(f"`{name}` is not one number, nor one a dimension")
 
 
 class ArrayRecordSource:

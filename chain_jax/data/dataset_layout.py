@@ -10,12 +10,12 @@ Beside what TFDS reads there lie, in `OUTPUT/<name>/<version>/`,
 so that a split of millions of videos opens without reading their frames.
 """
 
-import os
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
+from chain_jax import whole_files
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
@@ -81,8 +81,7 @@ def index_file(folder: pathlib.Path, split: str) -> pathlib.Path:
 
 def write_index(path: pathlib.Path, index: SplitIndex) -> None:
   """Writes an index whole or not at all."""
-  temporary = path.with_suffix(".tmp")
-  with open(temporary, "wb") as file:
+  with whole_files.written_whole(path) as partial, open(partial, "wb") as file:
     np.savez_compressed(
         file,
         ids=index.ids,
@@ -92,7 +91,6 @@ def write_index(path: pathlib.Path, index: SplitIndex) -> None:
         num_frames=index.num_frames,
         shard_lengths=index.shard_lengths,
     )
-  os.replace(temporary, path)
 
 
 def read_index(path: pathlib.Path) -> SplitIndex:
@@ -106,9 +104,18 @@ def read_index(path: pathlib.Path) -> SplitIndex:
       labels = Labels(
           arrays["indptr"], arrays["indices"], int(arrays["num_classes"])
       )
-      return SplitIndex(
+      index = SplitIndex(
           arrays["ids"], labels, arrays["num_frames"], arrays["shard_lengths"]
       )
+    counts = {
+        len(index.ids),
+        len(index.num_frames),
+        labels.num_videos,
+        int(index.shard_lengths.sum()),
+    }
+    if len(counts) > 1:
+      raise ValueError(f"it tells of {' and '.join(map(str, counts))} videos")
+    return index
   except Exception as error:  # NumPy and zipfile fail in many ways.
     raise InputError(
         f"{path} must be the index of a split, got one that cannot be read"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from chain_jax import whole_files
 from chain_jax.data.dataset_layout import VERSION, FrameForm
 from chain_jax.errors import InputError
 
@@ -142,4 +143,10 @@ def write_metadata(
       )
   )
   builder.info.metadata.update(metadata)
-  builder.info.write_to_directory(folder)
+  with whole_files.partial_folder(folder / "tfds") as partial:
+    builder.info.write_to_directory(partial)
+    # The one by which our own readers know a dataset comes last.
+    for file in sorted(
+        partial.iterdir(), key=lambda file: file.name == "metadata.json"
+    ):
+      whole_files.put_in_place(file, folder / file.name)

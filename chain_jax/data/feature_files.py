@@ -18,9 +18,11 @@ from jaxtyping import Num
 from chain_jax.data.field_files import read_label_matrix
 from chain_jax.data.hdf5_source import Hdf5Source
 from chain_jax.data.records import check_finite
+from chain_jax.data.video_names import check_name
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
+_MAX_CLASSES = 2**24
 _HDF5, _NPZ, _NPY = (".h5", ".hdf5"), (".npz",), (".npy",)
 
 
@@ -197,14 +199,14 @@ def _read_labels(path: pathlib.Path, key: str) -> tuple[Labels, bool]:
 def _as_labels(path: pathlib.Path, values: np.ndarray) -> Labels:
   values = np.asarray(values)
   if values.ndim == 1 and values.dtype.kind in "iu" and len(values):
-    if values.min() >= 0:
+    if values.min() >= 0 and values.max() < _MAX_CLASSES:
       return Labels.from_classes(values, num_classes=int(values.max()) + 1)
   elif values.ndim == 2 and np.isin(values, (0, 1)).all():
     return Labels.from_matrix(values)
   raise InputError(
-      f"{path}: labels must be 0/1 rows [n, classes] or class numbers [n] >= 0,"
-      f" got {values.dtype} of shape {list(values.shape)}; write them in one of"
-      " these forms."
+      f"{path}: labels must be 0/1 rows [n, classes] or class numbers [n] from 0"
+      f" to {_MAX_CLASSES - 1}, got {values.dtype} of shape"
+      f" {list(values.shape)}; write them in one of these forms."
   )
 
 
@@ -219,7 +221,18 @@ def _check_ids(
         f" {ids.dtype} of shape {list(ids.shape)}; write both from one list."
     )
   if ids.dtype.kind == "S":
-    ids = np.char.decode(ids, "utf-8")
+    try:
+      ids = np.char.decode(ids, "utf-8")
+    except UnicodeDecodeError as error:
+      raise InputError(
+          f"{path}: 'ids' must be UTF-8, got {error.object[:40]!r}; write the"
+          " names again in UTF-8."
+      ) from error
+  try:
+    for name in ids.tolist():
+      check_name(name)
+  except InputError as error:
+    raise InputError(f"{path}: {error}") from error
   names, counts = np.unique(ids, return_counts=True)
   if (counts > 1).any():
     raise InputError(

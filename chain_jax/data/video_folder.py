@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from chain_jax import errors
+from chain_jax.data.video_names import check_name
 
 SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .ivf .m2ts .m2v .m4v .mkv"
@@ -50,7 +51,8 @@ def list_videos(
 
   Raises:
     errors.InputError: If there is no video, videos lie both directly in the
-      folder and in sub-folders, or a line of the CSV file is wrong.
+      folder and in sub-folders, a name cannot be an id, or a line of the CSV
+      file is wrong.
   """
   if not input_path.is_dir():
     raise errors.InputError(f"{input_path}: must be a folder with videos.")
@@ -58,6 +60,8 @@ def list_videos(
     found = _read_csv(csv, input_path)
   else:
     found = _find_videos(input_path)
+  for name in found:
+    check_name(name)
   names = set().union(*found.values())
   are_numbers = all(name.isdecimal() for name in names)
   classes = sorted(names, key=int if are_numbers else None)
@@ -106,17 +110,7 @@ def _walk(folder: pathlib.Path, above: tuple[str, ...]) -> Iterator[str]:
         for video in _walk(folder / entry.name, (*above, real)):
           yield f"{entry.name}/{video}"
       elif pathlib.PurePath(entry.name).suffix.lower() in SUFFIXES:
-        _check_name(entry.name, folder)
         yield entry.name
-
-
-def _check_name(name: str, folder: pathlib.Path) -> None:
-  try:
-    str(folder / name).encode()
-  except UnicodeEncodeError as error:
-    raise errors.InputError(
-        f"{ascii(str(folder / name))}: a file name must be UTF-8; rename it."
-    ) from error
 
 
 def _read_csv(file: pathlib.Path, folder: pathlib.Path) -> dict[str, set[str]]:
@@ -140,6 +134,10 @@ def _read_csv(file: pathlib.Path, folder: pathlib.Path) -> dict[str, set[str]]:
         found[video] = own
   except FileNotFoundError:
     raise errors.InputError(f"{file}: no such file.") from None
+  except OSError as error:
+    raise errors.InputError(
+        f"{file}: must be a CSV file, could not be read ({error.strerror})."
+    ) from error
   except (csv.Error, UnicodeDecodeError) as error:
     raise errors.InputError(
         f"{file}: must be a CSV file in UTF-8, got: {error}."

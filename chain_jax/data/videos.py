@@ -20,6 +20,7 @@ import contextlib
 import functools
 import pathlib
 from collections.abc import Iterator
+from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
@@ -107,6 +108,12 @@ def _import_av() -> ModuleType:
   return av
 
 
+def _metadata_options(av: ModuleType) -> dict[str, str]:
+  """Lets a title pass that is not UTF-8, as PyAV from 19 on does by itself."""
+  is_older = int(av.__version__.partition(".")[0]) < 19
+  return {"metadata_errors": "replace"} if is_older else {}
+
+
 class _Complaint(Exception):
   """The decoder gave a sign of damage; the text is a short reason."""
 
@@ -126,6 +133,7 @@ class _Decoder:
     self._short_side = short_side
     self._complaints = complaints  # What FFmpeg logs, errors only.
     self._size: video_pixels.PictureSize | None = None
+    self._pixel_aspect: Fraction | None = None
     self._matrix: np.ndarray | None = None
 
   def decode(self, num_frames: int) -> np.ndarray:
@@ -238,7 +246,7 @@ class _Decoder:
     with self._av.open(
         # Else a name such as `concat:a|b` or `http://...` is not a file's.
         f"file:{self._path}",
-        metadata_errors="replace",
+        **_metadata_options(self._av),
         container_options={
             "format_whitelist": _FORMATS,
             "protocol_whitelist": "file",
@@ -257,7 +265,9 @@ class _Decoder:
           other.discard = "all"
       stream.thread_type = "NONE"
       stream.thread_count = 1
-      self._pixel_aspect = stream.sample_aspect_ratio
+      aspect = stream.sample_aspect_ratio  # Unknown: None, or 0/1.
+      if aspect:
+        self._pixel_aspect = Fraction(aspect.numerator, aspect.denominator)
       # What FFmpeg says while it guesses at a file's contents tells nothing.
       self._complaints.clear()
       yield container, stream

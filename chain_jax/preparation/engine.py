@@ -1,8 +1,10 @@
 """Runs the tasks of a preparation: here, as one of many, or under Beam."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import shlex
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -77,7 +79,7 @@ def prepare(
   if left:
     print(
         f"{plan.num_tasks - len(left)} of {plan.num_tasks} shards are done; the"
-        " job that does the last one finishes the dataset"
+        " job that does the last one finishes the dataset, or any job run again"
     )
     return
   manifest = finish.finish(plan)
@@ -124,7 +126,8 @@ def _run_in_processes(
       initializer=parent_process.end_with_parent,
   )
   try:
-    futures = [executor.submit(run_task, plan, read, t) for t in waiting]
+    with _deaf_to_interrupts():
+      futures = [executor.submit(run_task, plan, read, t) for t in waiting]
     for future in concurrent.futures.as_completed(futures):
       yield future.result()
   except concurrent.futures.BrokenExecutor as error:
@@ -134,6 +137,16 @@ def _run_in_processes(
     ) from error
   finally:
     executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+  """Starts processes that Ctrl-C does not reach: the run itself ends them."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_under_beam(
@@ -147,13 +160,27 @@ def _run_under_beam(
         "--runner needs Apache Beam, which is not installed; install"
         " 'chain_jax[beam]', or use --task=i/n instead."
     ) from error
-  options = pipeline_options.PipelineOptions(
-      [f"--runner={how.runner}", *shlex.split(how.runner_options)]
-  )
-  with beam.Pipeline(options=options) as pipeline:
-    _ = (
-        pipeline
-        | beam.Create(waiting)
-        | beam.Reshuffle()
-        | beam.Map(lambda task: run_task(plan, read, task))
+  try:
+    options = pipeline_options.PipelineOptions(
+        [f"--runner={how.runner}", *shlex.split(how.runner_options)]
     )
+    pipeline = beam.Pipeline(options=options)
+  except (ValueError, SystemExit) as error:
+    raise InputError(
+        "--runner and --runner_options must be what Apache Beam knows, got"
+        f" {how.runner!r} and {how.runner_options!r} ({error})."
+    ) from error
+  try:
+    with pipeline:
+      _ = (
+          pipeline
+          | beam.Create(waiting)
+          | beam.Reshuffle()
+          | beam.Map(lambda task: run_task(plan, read, task))
+      )
+  # What a task raises comes back in Beam's own wrapping.
+  except Exception as error:
+    raise RunError(
+        f"Apache Beam must run to its end, got {str(error)[-300:]}; run the same"
+        " command again, finished record files stay."
+    ) from error

@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import functools
+import hashlib
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -14,12 +16,13 @@ from chain_jax.data.feature_files import FeatureFile, open_feature_file
 from chain_jax.errors import InputError
 from chain_jax.preparation import engine, flags, tasks
 from chain_jax.preparation.plan import Plan
-from chain_jax.preparation.rounding import measure_scale, quantise
+from chain_jax.preparation.rounding import as_float32, measure_scale, quantise
 from chain_jax.preparation.split_rule import SplitRule
 from chain_jax.preparation.tasks import Item, Note, Skipped
 
 _PARTS = ("train", "validation", "gallery", "query")
 _LARGEST_FLOAT16 = 65504.0
+_NUM_SAMPLES, _SAMPLE_BYTES = 64, 2**14
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -123,7 +126,7 @@ class _Reader:
       yield from notes
 
   def _store(self, frames: np.ndarray) -> tuple[np.ndarray, list[Note]]:
-    values = frames.astype(np.float32)
+    values = as_float32(frames)
     if self.dtype == "float16":
       if np.abs(values).max() > _LARGEST_FLOAT16:
         raise InputError(
@@ -170,7 +173,10 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, engine.Read]:
           [[pathlib.Path(r.path).name, pathlib.Path(r.path).stat().st_size]]
           for r in rows
       ],
-      settings={"rows": [[r.start, r.stop] for r in rows]},
+      settings={
+          "rows": [[r.start, r.stop] for r in rows],
+          "checksums": [_checksum(file) for file in files],
+      },
   )
   return plan, _Reader(
       rows,
@@ -178,6 +184,20 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, engine.Read]:
       np.asarray(scale, np.float32),
       np.asarray(offset, np.float32),
   )
+
+
+def _checksum(file: FeatureFile) -> str:
+  """Tells a file from another of its name and size; reads little of it."""
+  digest = hashlib.sha256("\n".join(file.ids.tolist()).encode())
+  if file.labels is not None:
+    digest.update(file.labels.indptr.data)
+    digest.update(file.labels.indices.data)
+  with open(file.path, "rb") as opened:
+    num_bytes = file.path.stat().st_size
+    for place in range(_NUM_SAMPLES):
+      opened.seek(num_bytes * place // _NUM_SAMPLES)
+      digest.update(opened.read(_SAMPLE_BYTES))
+  return digest.hexdigest()
 
 
 def _given_parts(parsed: argparse.Namespace) -> list[str]:
@@ -191,7 +211,7 @@ def _given_parts(parsed: argparse.Namespace) -> list[str]:
     raise InputError(
         f"--videos_per_shard must be >= 1, got {parsed.videos_per_shard}."
     )
-  paths = [pathlib.Path(getattr(parsed, part)).resolve() for part in given]
+  paths = [flags.path(getattr(parsed, part)).resolve() for part in given]
   if len(set(paths)) < len(paths):
     raise InputError(
         "--train, --validation, --gallery and --query must be different files,"
@@ -202,7 +222,7 @@ def _given_parts(parsed: argparse.Namespace) -> list[str]:
 
 
 def _rows_of(parsed: argparse.Namespace, part: str) -> list[_Rows]:
-  path = getattr(parsed, part)
+  path = os.path.expanduser(getattr(parsed, part))
   labels = getattr(parsed, f"{part}_labels")
   num_videos = len(_open(path, labels, parsed.labels_key))
   size = parsed.videos_per_shard

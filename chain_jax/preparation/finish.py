@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from chain_jax import provenance
+from chain_jax import provenance, whole_files
 from chain_jax.data import dataset_layout as layout
+from chain_jax.errors import InputError, RunError
 from chain_jax.labels import Labels
 from chain_jax.preparation import tasks
 from chain_jax.preparation.plan import (
     FORMAT_VERSION,
     Plan,
-    read_json,
     write_json,
 )
 from chain_jax.preparation.split_rule import SPLITS
@@ -25,39 +25,75 @@ _NUM_LISTED = 20
 def finish(plan: Plan) -> dict[str, Any]:
   """Turns the record files of all tasks into a dataset.
 
-  May be done twice, also at once by two machines: the content is the same.
+  May be done twice, also by two machines that end at one time: one waits for
+  the other, and the content is the same.
 
   Args:
     plan: A preparation whose tasks are all done.
 
   Returns:
     The manifest, as `manifest.json` holds it.
+
+  Raises:
+    InputError: If no video could be read.
+    RunError: If a file cannot be written, or another job does a task anew.
   """
+  try:
+    with plan.locked():
+      return _finish(plan)
+  except OSError as error:
+    raise RunError(
+        f"{plan.folder}: index and manifest could not be written ({error}); make"
+        " room and run the same command again, finished record files stay."
+    ) from error
+
+
+def _finish(plan: Plan) -> dict[str, Any]:
   _drop_repeated(plan)
-  journals = [read_json(plan.journal(task)) for task in range(plan.num_tasks)]
+  journals = [_journal(plan, task) for task in range(plan.num_tasks)]
   splits = {
       split: [journal["splits"].get(split) for journal in journals]
       for split in SPLITS
       if any(split in journal["splits"] for journal in journals)
   }
-  for split, shards in splits.items():
-    layout.write_index(
-        layout.index_file(plan.folder, split),
-        _make_index(shards, num_classes=plan.num_classes),
-    )
   manifest = _manifest(plan, journals, splits)
   write_json(plan.folder / "manifest.json", manifest)
-  # The last file: a folder that has it is a whole dataset.
+  if not splits:
+    raise InputError(
+        f"{plan.output}: the input must hold at least one video, got none and"
+        f" {len(manifest['skipped'])} skipped (see"
+        f" {plan.folder / 'manifest.json'}); mend it and prepare into a new"
+        " --output."
+    )
+  for split in SPLITS:
+    path = layout.index_file(plan.folder, split)
+    if split in splits:
+      index = _make_index(splits[split], num_classes=plan.num_classes)
+      layout.write_index(path, index)
+    else:
+      path.unlink(missing_ok=True)
+  # The last files: a folder that has them is a whole dataset.
   _write_tfds_files(plan, splits)
+  whole_files.remove_leftovers(plan.folder)
+  whole_files.remove_leftovers(plan.folder / "preparation")
   return manifest
+
+
+def _journal(plan: Plan, task: int) -> dict[str, Any]:
+  journal = tasks.read_journal(plan, task)
+  if journal is None:
+    raise RunError(
+        f"{plan.journal(task)}: must say what task {task} did, is missing or"
+        " damaged; run the same command again."
+    )
+  return journal
 
 
 def _drop_repeated(plan: Plan) -> None:
   """Keeps the first of videos of one id that lie in several tasks' files."""
   first_seen: set[str] = set()
   for task in range(plan.num_tasks):
-    shards = read_json(plan.journal(task))["splits"]
-    for split, shard in shards.items():
+    for split, shard in _journal(plan, task)["splits"].items():
       repeated = first_seen.intersection(shard["ids"])
       first_seen.update(shard["ids"])
       if repeated:

@@ -1,6 +1,7 @@
 """The flags that all kinds of preparation share."""
 
 import argparse
+import os
 import pathlib
 import re
 
@@ -36,12 +37,17 @@ def make_parser(
       "--output",
       required=True,
       metavar="DIR",
-      type=pathlib.Path,
+      type=path,
       help="folder of the dataset; the same command goes on with one begun",
   )
   _add_split_flags(parser, shares)
   _add_how_flags(parser, num_workers)
   return parser
+
+
+def path(text: str) -> pathlib.Path:
+  """Reads a path; a shell leaves the ~ in --flag=~/folder as it is."""
+  return pathlib.Path(os.path.expanduser(text))
 
 
 def _add_split_flags(
@@ -88,7 +94,7 @@ def _add_how_flags(parser: argparse.ArgumentParser, num_workers: int) -> None:
       type=int,
       default=num_workers,
       metavar="N",
-      help="processes; 0 works in one (default: %(default)s)",
+      help="processes; 0 works in one, without time limits (default: %(default)s)",
   )
   parser.add_argument(
       "--task",

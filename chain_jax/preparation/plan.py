@@ -1,16 +1,19 @@
 """What one preparation makes, and who owns its output folder."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 from typing import Any
 
+from chain_jax import whole_files
 from chain_jax.data.dataset_layout import VERSION, FrameForm, record_file
 from chain_jax.errors import InputError, RunError
 from chain_jax.preparation.split_rule import SplitRule
 
 FORMAT_VERSION = 1
+_LOCK = "lock"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,10 @@ class Plan:
     """Names the file that says what a finished task did."""
     return self.folder / "preparation" / f"task-{task:05d}.json"
 
+  def locked(self) -> contextlib.AbstractContextManager[None]:
+    """Keeps other jobs from doing the same at one time."""
+    return whole_files.locked(self.folder / "preparation" / _LOCK)
+
   def record_file(self, split: str, task: int) -> pathlib.Path:
     """Names the record file of a split that a task writes."""
     return record_file(self.folder, self.name, split, task, self.num_tasks)
@@ -85,30 +92,46 @@ def claim_output(plan: Plan) -> None:
       line names what differs).
     RunError: If it cannot be written.
   """
-  path = plan.folder / "preparation" / "plan.json"
-  if path.is_file():
-    _check_same(path, plan.as_json())
-    return
-  output = plan.output
+  output, path = plan.output, plan.folder / "preparation" / "plan.json"
   if output.exists() and not output.is_dir():
     raise InputError(f"--output must be a folder, got the file {output}.")
-  if output.is_dir() and any(output.iterdir()):
+  # Jobs of an array begin at one time, and one may be killed right here.
+  if not path.is_file() and _holds_files(output) and not path.is_file():
     raise InputError(
-        f"--output must be empty, new, or hold this same preparation, got"
+        "--output must be empty, new, or hold this same preparation, got"
         f" {output}, which holds something else; choose another folder."
     )
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, plan.as_json())
+    with plan.locked():
+      if not path.is_file():
+        write_json(path, plan.as_json())
   except OSError as error:
     raise RunError(
         f"{output}: must be a folder that can be written ({error.strerror});"
         " choose another --output."
     ) from error
+  _check_same(path, plan.as_json())
+
+
+def _holds_files(folder: pathlib.Path) -> bool:
+  """Says whether there is any file that no job has just begun."""
+  return any(
+      not name.startswith(".") and name != _LOCK
+      for _, _, names in os.walk(folder)
+      for name in names
+  )
 
 
 def _check_same(path: pathlib.Path, wanted: dict[str, Any]) -> None:
-  found = read_json(path)
+  try:
+    found = json.loads(path.read_text("utf-8"))
+    found.keys()
+  except (OSError, ValueError, AttributeError) as error:
+    raise InputError(
+        f"{path} must say what --output holds, could not be read ({error});"
+        " choose another --output, or remove this one."
+    ) from error
   # JSON has neither tuples nor NumPy's numbers.
   wanted = json.loads(json.dumps(wanted))
   differing = [key for key in wanted if found.get(key) != wanted[key]]
@@ -122,26 +145,7 @@ def _check_same(path: pathlib.Path, wanted: dict[str, Any]) -> None:
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
   """Writes a file whole or not at all, and down to the disk."""
-  # Two machines of a job array may write the same file with the same content.
-  temporary = path.with_suffix(f".{os.getpid()}.tmp")
-  with open(temporary, "w", encoding="utf-8") as file:
-    json.dump(content, file, ensure_ascii=False)
-    file.write("\n")
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Reads a file that `write_json` wrote.
-
-  Raises:
-    InputError: If it is damaged.
-  """
-  try:
-    return json.loads(path.read_text("utf-8"))
-  except (OSError, ValueError) as error:
-    raise InputError(
-        f"{path} must be a JSON file of a preparation, could not be read"
-        f" ({error}); delete it and run the same command again."
-    ) from error
+  with whole_files.written_whole(path) as partial:
+    with open(partial, "w", encoding="utf-8") as file:
+      json.dump(content, file, ensure_ascii=False)
+      file.write("\n")

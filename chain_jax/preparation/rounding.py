@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, Num, UInt8
 
 from chain_jax import progress
 from chain_jax.data.feature_files import FeatureFile
@@ -31,7 +31,7 @@ def measure_scale(
       range(len(file)), total=len(file), what="measure the range"
   ):
     try:
-      values = file.read_frames(row).reshape(-1, file.feature_dim)
+      values = as_float32(file.read_frames(row)).reshape(-1, file.feature_dim)
     except InputError:  # Listed when its task meets it.
       continue
     np.minimum(low, values.min(axis=0), out=low)
@@ -40,8 +40,26 @@ def measure_scale(
     raise InputError(
         f"{file.path} must hold videos that can be read, got none."
     )
-  span = high - low
-  return np.where(span > 0, span / _LEVELS, 1.0).astype(np.float32), low
+  step = ((high.astype(np.float64) - low) / _LEVELS).astype(np.float32)
+  return np.where(step > 0, step, np.float32(1)), low
+
+
+def as_float32(
+    values: Num[np.ndarray, "*shape"],
+) -> Float32[np.ndarray, "*shape"]:
+  """Converts finite numbers of any kind.
+
+  Raises:
+    InputError: If one is beyond float32.
+  """
+  with np.errstate(over="ignore"):
+    converted = values.astype(np.float32)
+  if not np.isfinite(converted).all():
+    raise InputError(
+        f"features must be at most {np.finfo(np.float32).max:.2g}, got"
+        f" {np.abs(values).max():.2g}; extract them again."
+    )
+  return converted
 
 
 def quantise(

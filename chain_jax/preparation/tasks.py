@@ -2,16 +2,17 @@
 
 import collections
 import contextlib
-import os
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import crc32c
 from array_record.python import array_record_module
 
+from chain_jax import whole_files
 from chain_jax.data import examples
 from chain_jax.errors import RunError
-from chain_jax.preparation.plan import Plan, read_json, write_json
+from chain_jax.preparation.plan import Plan, write_json
 from chain_jax.preparation.split_rule import assign_split
 
 # A record a group: any video is read without its neighbours. Quantised
@@ -49,56 +50,69 @@ class _SplitWriter:
   """One record file, under another name until it is whole."""
 
   def __init__(self, plan: Plan, split: str, task: int):
-    self.path = plan.record_file(split, task)
-    self.partial = self.path.with_name(f".{self.path.name}.partial")
-    self.partial.unlink(missing_ok=True)
+    self._path = plan.record_file(split, task)
+    self._partial = whole_files.partial_name(self._path)
     self._writer = array_record_module.ArrayRecordWriter(
-        str(self.partial), WRITER_OPTIONS
+        str(self._partial), WRITER_OPTIONS
     )
-    self.ids, self.labels, self.num_frames = [], [], []
-    self.num_bytes, self.checksum = 0, 0
+    self._ids, self._labels, self._num_frames = [], [], []
+    self._num_bytes, self._checksum = 0, 0
 
   def add(self, video: examples.Video) -> None:
     """Writes one video."""
     record = examples.encode_video(video)
     self._writer.write(record)
-    self.ids.append(video.id)
-    self.labels.append([int(label) for label in video.labels])
-    self.num_frames.append(len(video.frames))
-    self.num_bytes += len(record)
-    self.checksum = crc32c.crc32c(record, self.checksum)
+    self._ids.append(video.id)
+    self._labels.append([int(label) for label in video.labels])
+    self._num_frames.append(len(video.frames))
+    self._num_bytes += len(record)
+    self._checksum = crc32c.crc32c(record, self._checksum)
 
   def close(self) -> dict[str, Any]:
-    """Puts the file in its place; returns its part of the journal."""
+    """Ends the file, puts it in its place; returns its part of the journal."""
     self._writer.close()
-    descriptor = os.open(self.partial, os.O_RDONLY)
-    try:
-      os.fsync(descriptor)
-    finally:
-      os.close(descriptor)
-    file_bytes = self.partial.stat().st_size
-    os.replace(self.partial, self.path)
+    file_bytes = self._partial.stat().st_size
+    whole_files.put_in_place(self._partial, self._path)
     return {
-        "ids": self.ids,
-        "labels": self.labels,
-        "num_frames": self.num_frames,
-        "num_bytes": self.num_bytes,
+        "ids": self._ids,
+        "labels": self._labels,
+        "num_frames": self._num_frames,
+        "num_bytes": self._num_bytes,
         "file_bytes": file_bytes,
-        "crc32c": f"{self.checksum:08x}",
+        "crc32c": f"{self._checksum:08x}",
     }
 
   def discard(self) -> None:
     """Leaves nothing behind."""
     with contextlib.suppress(Exception):
       self._writer.close()
-    self.partial.unlink(missing_ok=True)
+    self._partial.unlink(missing_ok=True)
+
+
+def read_journal(plan: Plan, task: int) -> dict[str, Any] | None:
+  """Returns what a finished task noted; None where that is not known."""
+  try:
+    journal = json.loads(plan.journal(task).read_text("utf-8"))
+    checksum = journal.pop("crc32c")
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    return None
+  return journal if checksum == _checksum(journal) else None
+
+
+def _write_journal(plan: Plan, task: int, journal: dict[str, Any]) -> None:
+  write_json(plan.journal(task), {"crc32c": _checksum(journal), **journal})
+
+
+def _checksum(journal: dict[str, Any]) -> str:
+  return f"{crc32c.crc32c(json.dumps(journal).encode()):08x}"
 
 
 def is_done(plan: Plan, task: int) -> bool:
   """Says whether a task was finished and its files are still whole."""
-  if not plan.journal(task).is_file():
+  journal = read_journal(plan, task)
+  if journal is None:
     return False
-  for split, shard in read_json(plan.journal(task))["splits"].items():
+  for split, shard in journal["splits"].items():
     path = plan.record_file(split, task)
     if not path.is_file() or path.stat().st_size != shard["file_bytes"]:
       return False
@@ -118,14 +132,15 @@ def write_task(plan: Plan, task: int, items: Iterable[Item]) -> None:
       there before is skipped, so the first one counts.
 
   Raises:
-    RunError: If a file cannot be written; what other tasks wrote stays valid.
+    RunError: If the input cannot be read to its end, or a file cannot be
+      written; what other tasks wrote stays valid.
   """
   writers: dict[str, _SplitWriter] = {}
   skipped: list[Skipped] = []
   notes: collections.Counter[str] = collections.Counter()
   first_seen: set[str] = set()
-  try:
-    for item in items:
+  with _writing(plan, task), contextlib.ExitStack() as at_end:
+    for item in _reading(plan, task, items):
       if isinstance(item, Note):
         notes[item.name] += item.count
       elif isinstance(item, Skipped):
@@ -139,49 +154,86 @@ def write_task(plan: Plan, task: int, items: Iterable[Item]) -> None:
         split = assign_split(plan.rule, item.id, part=plan.parts[task])
         if split not in writers:
           writers[split] = _SplitWriter(plan, split, task)
+          at_end.callback(writers[split].discard)
         writers[split].add(item)
     splits = {split: writers[split].close() for split in sorted(writers)}
-    journal = {"splits": splits, "notes": notes, "skipped": skipped}
-    write_json(plan.journal(task), journal)
+    _write_journal(
+        plan, task, {"splits": splits, "notes": notes, "skipped": skipped}
+    )
+
+
+def _reading(plan: Plan, task: int, items: Iterable[Item]) -> Iterator[Item]:
+  """Passes items on; says which input it was that could not be read."""
+  try:
+    yield from items
+  except (OSError, RuntimeError) as error:
+    if isinstance(error, RunError):
+      raise
+    raise RunError(
+        f"{plan.inputs[task][0][0]}: must be readable, got an error"
+        f" ({_one_line(error)}); run the same command again, finished record"
+        " files stay."
+    ) from error
+
+
+@contextlib.contextmanager
+def _writing(plan: Plan, task: int) -> Iterator[None]:
+  try:
+    yield
   # ArrayRecord reports a full disk as a RuntimeError.
   except (OSError, RuntimeError) as error:
     if isinstance(error, RunError):
       raise
-    reason = " ".join(str(error).split())[:200]
     raise RunError(
-        f"{plan.folder}: task {task} could not be written ({reason}); make room"
-        " and run the same command again, finished record files stay."
+        f"{plan.folder}: task {task} could not be written ({_one_line(error)});"
+        " make room and run the same command again, finished record files stay."
     ) from error
-  finally:
-    for writer in writers.values():
-      writer.discard()
+
+
+def _one_line(error: Exception) -> str:
+  return " ".join(str(error).split())[:200]
 
 
 def drop_videos(plan: Plan, task: int, split: str, ids: set[str]) -> None:
-  """Writes one record file of a finished task again without some videos."""
-  journal = read_json(plan.journal(task))
-  shard = journal["splits"][split]
+  """Writes one record file of a finished task again without some videos.
+
+  Raises:
+    RunError: If it cannot be written.
+  """
+  journal = read_journal(plan, task)
+  shard = journal["splits"].pop(split)
   reader = array_record_module.ArrayRecordReader(
       str(plan.record_file(split, task)), "readahead_buffer_size:0"
   )
-  writer = _SplitWriter(plan, split, task)
-  try:
-    for row, video_id in enumerate(shard["ids"]):
-      if video_id in ids:
-        continue
-      shape = plan.form.shape(shard["num_frames"][row])
-      frames = examples.decode_frames(
-          reader.read([row])[0], shape=shape, dtype=plan.form.numpy_dtype
-      )
-      writer.add(examples.Video(video_id, shard["labels"][row], frames))
+  with _writing(plan, task), contextlib.ExitStack() as at_end:
+    writer = None
+    if not ids.issuperset(shard["ids"]):
+      writer = _SplitWriter(plan, split, task)
+      at_end.callback(writer.discard)
+      for video in _kept(plan, shard, reader, without=ids):
+        writer.add(video)
     # Without its journal the task is done anew, should this be the end here.
     plan.journal(task).unlink()
-    journal["splits"][split] = writer.close()
-  finally:
-    writer.discard()
-  reason = "two videos with one id, {!r}: the first, of another file, is kept"
-  journal["skipped"] += [
-      Skipped(plan.inputs[task][0][0], None, reason.format(video_id))
-      for video_id in sorted(ids)
-  ]
-  write_json(plan.journal(task), journal)
+    if writer:
+      journal["splits"][split] = writer.close()
+    else:
+      plan.record_file(split, task).unlink()
+    reason = "two videos with one id, {!r}: the first, of another file, is kept"
+    journal["skipped"] += [
+        Skipped(plan.inputs[task][0][0], None, reason.format(video_id))
+        for video_id in sorted(ids)
+    ]
+    _write_journal(plan, task, journal)
+
+
+def _kept(
+    plan: Plan, shard: dict[str, Any], reader: Any, *, without: set[str]
+) -> Iterator[examples.Video]:
+  for row, video_id in enumerate(shard["ids"]):
+    if video_id in without:
+      continue
+    shape = plan.form.shape(shard["num_frames"][row])
+    frames = examples.decode_frames(
+        reader.read([row])[0], shape=shape, dtype=plan.form.numpy_dtype
+    )
+    yield examples.Video(video_id, shard["labels"][row], frames)

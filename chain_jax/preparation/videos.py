@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import hashlib
 import itertools
-import pathlib
+import json
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,6 +28,13 @@ _DEFAULT_SHARES = SplitRule(query_share=0.1)
 
 def run(arguments: Sequence[str]) -> None:
   """Runs `prepare videos`."""
+  parsed = make_parser().parse_args(arguments)
+  plan, reader = make_plan(parsed)
+  engine.prepare(plan, reader, flags.how(parsed), read_many=reader.read_many)
+
+
+def make_parser() -> argparse.ArgumentParser:
+  """Makes the parser of `prepare videos`."""
   parser = flags.make_parser(
       "videos",
       description=(
@@ -39,22 +48,20 @@ def run(arguments: Sequence[str]) -> None:
       shares=_DEFAULT_SHARES,
   )
   _add_flags(parser)
-  parsed = parser.parse_args(arguments)
-  plan, reader = make_plan(parsed)
-  engine.prepare(plan, reader, flags.how(parsed), read_many=reader.read_many)
+  return parser
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       "--input",
       required=True,
-      type=pathlib.Path,
+      type=flags.path,
       metavar="DIR",
       help="videos in class folders, or all in one folder without labels",
   )
   parser.add_argument(
       "--csv",
-      type=pathlib.Path,
+      type=flags.path,
       metavar="FILE",
       help="lines of path,label that name the videos instead",
   )
@@ -141,7 +148,7 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
       not what they must be.
   """
   _check_numbers(parsed)
-  videos = list_videos(parsed.input.expanduser(), csv=parsed.csv)
+  videos = list_videos(parsed.input, csv=parsed.csv)
   backbone = frame_features.cached_backbone(parsed.backbone, parsed.weights)
   load = ViewLoader(
       parsed.num_frames, parsed.num_variants, backbone.image_size, parsed.seed
@@ -160,7 +167,7 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
       rule=flags.split_rule(parsed),
       parts=["all"] * len(files),
       inputs=[
-          [[file.id, pathlib.Path(file.path).stat().st_size] for file in shard]
+          [[file.id, _num_bytes(file.path)] for file in shard]
           for shard in files
       ],
       settings={
@@ -168,9 +175,10 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
           "weights_checksum": backbone.weights_checksum,
           **load._asdict(),
           "classes": videos.classes,
+          "labels_checksum": _checksum(labels),
       },
   )
-  reader = VideoReader(
+  return plan, VideoReader(
       files,
       labels,
       load,
@@ -179,7 +187,18 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
       num_workers=parsed.num_workers,
       timeout_seconds=float(parsed.timeout_seconds),
   )
-  return plan, reader
+
+
+def _num_bytes(path: str) -> int | None:
+  try:
+    return os.stat(path).st_size
+  except OSError:  # A dead link, say: decoding it will say so.
+    return None
+
+
+def _checksum(labels: dict[str, tuple[int, ...]]) -> str:
+  """Tells the labels of another CSV file from these."""
+  return hashlib.sha256(json.dumps(labels).encode()).hexdigest()
 
 
 def _check_numbers(parsed: argparse.Namespace) -> None:
@@ -193,6 +212,8 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
       raise InputError(
           f"--{name} must be >= 1, got {getattr(parsed, name)}; see --help."
       )
+  if parsed.seed < 0:
+    raise InputError(f"--seed must be >= 0, got {parsed.seed}.")
 
 
 def _shards(videos: VideoList, size: int) -> list[list[VideoFile]]:

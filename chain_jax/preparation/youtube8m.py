@@ -1,8 +1,10 @@
 """YouTube-8M shards -> a dataset folder, one record file a shard and split."""
 
 import argparse
+import collections
 import dataclasses
 import glob
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +14,7 @@ from chain_jax.data import youtube8m
 from chain_jax.data.dataset_layout import FrameForm
 from chain_jax.data.examples import Video
 from chain_jax.data.tfrecord import BadRecord, read_records
+from chain_jax.data.video_names import check_name
 from chain_jax.errors import InputError
 from chain_jax.preparation import engine, flags
 from chain_jax.preparation.plan import Plan
@@ -63,7 +66,7 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, engine.Read]:
   """Finds the shards and plans the work.
 
   Raises:
-    InputError: If a pattern finds no shard, or two shards have one name.
+    InputError: If a pattern finds no shard, or two flags find the same.
   """
   paths, parts = [], []
   for name, part in _PARTS.items():
@@ -74,6 +77,12 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, engine.Read]:
     raise InputError(
         "give shards: --train with --evaluation, or --input for all splits;"
         " see --help."
+    )
+  path, count = collections.Counter(paths).most_common(1)[0]
+  if count > 1:
+    raise InputError(
+        f"--train, --evaluation and --input must match different files, got"
+        f" {path} from several; narrow the patterns."
     )
   rule = flags.split_rule(parsed)
   if parsed.segments and not rule.group_pattern:
@@ -103,8 +112,8 @@ def find_shards(patterns: Sequence[str], *, flag: str) -> list[pathlib.Path]:
   """
   found: dict[pathlib.Path, None] = {}
   for pattern in patterns:
-    expanded = str(pathlib.Path(pattern).expanduser())
-    paths = [pathlib.Path(path) for path in sorted(glob.glob(expanded))]
+    found_names = sorted(glob.glob(os.path.expanduser(pattern)))
+    paths = [pathlib.Path(name) for name in found_names]
     if not paths:
       raise InputError(
           f"{flag} must match at least one file, got {pattern!r}; check the"
@@ -116,6 +125,7 @@ def find_shards(patterns: Sequence[str], *, flag: str) -> list[pathlib.Path]:
             f"{flag} must match files, got the folder {path}; try"
             f" '{path}/*.tfrecord'."
         )
+      check_name(path.name)
       found[path.resolve()] = None
   return sorted(found, key=lambda path: (path.name, path))
 

@@ -1,0 +1,84 @@
+"""Files that appear whole or not at all, whoever else writes them."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import shutil
+import socket
+from collections.abc import Iterator
+
+_SUFFIX = ".partial"
+
+
+def partial_name(path: pathlib.Path) -> pathlib.Path:
+  """Names the file to write before it takes the name `path`.
+
+  It lies in the same folder, and no other process of any machine uses it: two
+  jobs may make the same file at one time.
+  """
+  writer = f"{socket.gethostname()}-{os.getpid()}"
+  return path.with_name(f".{path.name}.{writer}{_SUFFIX}")
+
+
+@contextlib.contextmanager
+def written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives another name to write under, and then the file its own.
+
+  Args:
+    path: Of the file; replaced when the block ends without an error.
+
+  Yields:
+    The name to write under.
+  """
+  partial = partial_name(path)
+  try:
+    yield partial
+    put_in_place(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def partial_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Makes a folder to write files in before they are put in their place."""
+  partial = partial_name(path)
+  partial.mkdir(exist_ok=True)
+  try:
+    yield partial
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def put_in_place(partial: pathlib.Path, path: pathlib.Path) -> None:
+  """Renames a file once it is down on the disk."""
+  descriptor = os.open(partial, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+  os.replace(partial, path)
+
+
+def remove_leftovers(folder: pathlib.Path) -> None:
+  """Removes what killed processes left half-written."""
+  for leftover in folder.glob(f".*{_SUFFIX}"):
+    if leftover.is_dir():
+      shutil.rmtree(leftover, ignore_errors=True)
+    else:
+      leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[None]:
+  """Waits until no other process is in a block of the same lock.
+
+  Args:
+    path: Of the lock's file, in a folder that exists. It stays; the lock ends
+      with the block, or with the process.
+  """
+  with open(path, "ab") as file:
+    # Some file systems have no locks: what is done there is done unlocked.
+    with contextlib.suppress(OSError):
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield
