@@ -23,6 +23,16 @@ class CommandParser(argparse.ArgumentParser):
         allow_abbrev=False,
     )
 
+  def add_number(self, name: str, default: int | float, what: str) -> None:
+    """Adds a flag for a number of the default's type, and says its default."""
+    self.add_argument(
+        f"--{name}",
+        type=type(default),
+        default=default,
+        metavar="N" if isinstance(default, int) else "SHARE",
+        help=f"{what} (default: %(default)s)",
+    )
+
   def error(self, message: str) -> NoReturn:
     """Raises the complaint instead of printing usage and leaving."""
     raise InputError(f"{message}; see {self.prog} --help.")

@@ -75,8 +75,9 @@ def make_train_step(
       together with the step.
 
   Returns:
-    (state, batch) -> (state, metrics), of a `pipeline.Batch` as stored. The state given is donated: its
-    buffers are reused and it must not be read again.
+    (state, batch) -> (state, metrics), of a `pipeline.Batch` as stored. The
+    state given is donated: its buffers are reused and it must not be read
+    again.
   """
 
   loss_fn = _make_loss_fn(

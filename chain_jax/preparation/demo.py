@@ -29,13 +29,7 @@ def run(arguments: Sequence[str]) -> None:
       ("num_classes", 40, "classes that occur"),
       ("seed", 0, "of the set"),
   ):
-    parser.add_argument(
-        f"--{name}",
-        type=int,
-        default=default,
-        metavar="N",
-        help=f"{what} (default: %(default)s)",
-    )
+    parser.add_number(name, default, what)
   flags = parser.parse_args(arguments)
   write_demo(
       flags.output,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from chain_jax import command_line
 from chain_jax.data.dataset_layout import FrameForm
 from chain_jax.data.examples import Video
 from chain_jax.data.feature_files import FeatureFile, open_feature_file
@@ -43,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
   engine.prepare(plan, read, flags.how(parsed))
 
 
-def _add_file_flags(parser: argparse.ArgumentParser) -> None:
+def _add_file_flags(parser: command_line.CommandParser) -> None:
   for part in ("input", *_PARTS):
     which = "all splits, dealt out by the shares" if part == "input" else part
     parser.add_argument(
@@ -69,13 +70,7 @@ def _add_file_flags(parser: argparse.ArgumentParser) -> None:
       help="as stored; uint8 has a scale and offset a dimension and the error"
       " is measured (default: %(default)s)",
   )
-  parser.add_argument(
-      "--videos_per_shard",
-      type=int,
-      default=1024,
-      metavar="N",
-      help="videos a task (default: %(default)s)",
-  )
+  parser.add_number("videos_per_shard", 1024, "videos a task")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,29 +51,14 @@ def path(text: str) -> pathlib.Path:
 
 
 def _add_split_flags(
-    parser: argparse.ArgumentParser, shares: SplitRule
+    parser: command_line.CommandParser, shares: SplitRule
 ) -> None:
-  parser.add_argument(
-      "--query_share",
-      type=float,
-      default=shares.query_share,
-      metavar="SHARE",
-      help="of the videos, to search with (default: %(default)s)",
-  )
-  parser.add_argument(
-      "--gallery_share",
-      type=float,
-      default=shares.gallery_share,
-      metavar="SHARE",
-      help="of videos of --input, to search in (default: %(default)s)",
-  )
-  parser.add_argument(
-      "--validation_share",
-      type=float,
-      default=shares.validation_share,
-      metavar="SHARE",
-      help="of the videos to learn from, held out (default: %(default)s)",
-  )
+  for name, what in (
+      ("query_share", "of the videos, to search with"),
+      ("gallery_share", "of videos of --input, to search in"),
+      ("validation_share", "of the videos to learn from, held out"),
+  ):
+    parser.add_number(name, getattr(shares, name), what)
   parser.add_argument(
       "--group_pattern",
       default=shares.group_pattern,
@@ -88,13 +73,13 @@ def _add_split_flags(
   )
 
 
-def _add_how_flags(parser: argparse.ArgumentParser, num_workers: int) -> None:
-  parser.add_argument(
-      "--num_workers",
-      type=int,
-      default=num_workers,
-      metavar="N",
-      help="processes; 0 works in one, without time limits (default: %(default)s)",
+def _add_how_flags(
+    parser: command_line.CommandParser, num_workers: int
+) -> None:
+  parser.add_number(
+      "num_workers",
+      num_workers,
+      "processes; 0 works in one, without time limits",
   )
   parser.add_argument(
       "--task",

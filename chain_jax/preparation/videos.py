@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from chain_jax import frame_features, progress
+from chain_jax import command_line, frame_features, progress
 from chain_jax.data import video_decoding
 from chain_jax.data.dataset_layout import FrameForm
 from chain_jax.data.examples import Video
@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _add_flags(parser: argparse.ArgumentParser) -> None:
+def _add_flags(parser: command_line.CommandParser) -> None:
   parser.add_argument(
       "--input",
       required=True,
@@ -76,13 +76,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
       ("timeout_seconds", 60, "a video may take so long to decode"),
       ("seed", 0, "of the variants"),
   ):
-    parser.add_argument(
-        f"--{name}",
-        type=int,
-        default=default,
-        metavar="N",
-        help=f"{what} (default: %(default)s)",
-    )
+    parser.add_number(name, default, what)
 
 
 @dataclasses.dataclass(frozen=True)
