@@ -5,12 +5,14 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
+from array_record.python import array_record_module
 
 from chain_jax import prepare
-from chain_jax.data import dataset_folder, sources
+from chain_jax.data import dataset_folder, examples, sources
 from chain_jax.errors import InputError
 
 _RNG = np.random.default_rng(0)
@@ -103,6 +105,38 @@ def test_a_source_works_after_pickling(prepared):
   source.read_frames(0)
   again = pickle.loads(pickle.dumps(source))
   np.testing.assert_array_equal(again.read_frames(3), _expected(3))
+
+
+def test_a_forked_process_waits_for_no_lock_of_its_parent(
+    prepared, monkeypatch
+):
+  source = _train(prepared)
+  source._lock.acquire()  # As by another thread at the moment of the fork.
+  monkeypatch.setattr(dataset_folder.os, "getpid", lambda: -1)
+  read = []
+  thread = threading.Thread(
+      target=lambda: read.append(source.read_frames(0)), daemon=True
+  )
+  thread.start()
+  thread.join(timeout=5)
+  np.testing.assert_array_equal(read[0], _expected(0), strict=True)
+
+
+def test_a_value_that_is_not_finite_is_named(own):
+  # No checksum holds against who writes the file.
+  path = sorted(_folder(own).glob("*.array_record-00000*"))[0]
+  records = array_record_module.ArrayRecordReader(str(path)).read_all()
+  frames = _expected(1).copy()
+  frames[0, 0, 0] = np.nan
+  records[1] = examples.encode_video(examples.Video("b", np.array([1]), frames))
+  writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+  for record in records:
+    writer.write(record)
+  writer.close()
+  source = _train(own)
+  source.read_frames(0)
+  with pytest.raises(InputError, match="record 1: features must be finite"):
+    source.read_frames(1)
 
 
 def test_opening_and_reading_import_neither_tfds_nor_tensorflow(prepared):

@@ -80,6 +80,17 @@ def test_uint8_is_within_half_a_step_and_says_so(files, capsys):
   assert "relative rms error of rounding: 0.0" in capsys.readouterr().out
 
 
+def test_range_and_classes_are_of_all_that_is_given(files):
+  # The range is that of train, and classes are counted over both files.
+  flags = (f"--train={files}/train.npz", f"--query={files}/query.npz")
+  assert _prepare(files, *flags, "--dtype=uint8") == 0
+  metadata = json.loads((_folder(files) / "metadata.json").read_text())
+  np.testing.assert_allclose(
+      metadata["offset"], _TRAIN.min(axis=(0, 1)), rtol=1e-6
+  )
+  assert metadata["num_classes"] == 3
+
+
 def test_queries_beyond_the_range_of_train_are_clipped():
   stored = rounding.quantise(
       np.array([[-5.0, 500.0]]), np.array(0.5), np.array(1.0)

@@ -187,6 +187,15 @@ def test_jobs_may_begin_at_one_time(shards, whole, tmp_path):
   assert _contents(tmp_path / "out") == _contents(whole)
 
 
+def test_a_job_does_its_own_part_alone(shards, tmp_path, capsys):
+  assert prepare.main(_arguments(shards, tmp_path / "out", "--task=1/3")) == 0
+  preparation = _folder(tmp_path / "out") / "preparation"
+  done = [file.name for file in preparation.glob("task-*")]
+  assert done == ["task-00001.json"]
+  assert "1 of 4 shards are done" in capsys.readouterr().out
+  assert not (_folder(tmp_path / "out") / "metadata.json").exists()
+
+
 def test_jobs_may_end_at_one_time(shards, whole, tmp_path, monkeypatch):
   plans, real_finish = [], finish.finish
   monkeypatch.setattr(engine.finish, "finish", plans.append)
@@ -260,6 +269,8 @@ def test_a_split_that_another_shard_holds_already_vanishes(shards, tmp_path):
   shutil.copy(own / "validate0000.tfrecord", own / "train0009.tfrecord")
   assert prepare.main(_arguments(own, tmp_path / "out")) == 0
   folder = _folder(tmp_path / "out")
+  (folder / "index-query.npz").write_bytes(b"of an earlier end")
+  assert prepare.main(_arguments(own, tmp_path / "out")) == 0
   assert {f.name for f in folder.glob("index-*")} == {"index-train.npz"}
   assert not list(folder.glob("*gallery*")) + list(folder.glob("*query*"))
   manifest = json.loads((folder / "manifest.json").read_text())

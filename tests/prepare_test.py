@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import crc32c
 import pytest
 from array_record.python import array_record_module
 
@@ -75,6 +76,18 @@ def _records(output):
   return videos
 
 
+def _checksums(output):
+  """Of the records of each file, one after another."""
+  return {
+      file.name: f"{crc32c.crc32c(b''.join(_all_records(file))):08x}"
+      for file in _folder(output).glob("*.array_record-*")
+  }
+
+
+def _all_records(file):
+  return array_record_module.ArrayRecordReader(str(file)).read_all()
+
+
 def _parsed(paths):
   """The same from the shards."""
   videos = {}
@@ -101,6 +114,7 @@ def test_every_video_is_there_once_with_its_frames(shards, tmp_path, capsys):
   assert sum(one["num_frames"] for one in splits.values()) == sum(
       len(video.frames) for video in expected.values()
   )
+  assert _checksums(tmp_path / "out") == manifest["crc32c"]
   printed = capsys.readouterr().out
   assert "0 skipped" in printed and "this dataset is complete" in printed
 

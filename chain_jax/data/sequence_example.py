@@ -139,6 +139,8 @@ def _walk(
 
 def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
   """Returns a number of at most 35 bits, and where it ends."""
+  if at < end and data[at] < 0x80:  # Most lengths are short.
+    return data[at], at + 1
   value = 0
   for place, byte in enumerate(data[at : min(at + _SHORT_VARINT_BYTES, end)]):
     value |= (byte & 0x7F) << (7 * place)
@@ -208,7 +210,7 @@ def _frame_rows(
   if (end - start) % stride:
     raise _OddError
   rows = np.frombuffer(data[start:end], np.uint8).reshape(-1, stride)
-  if not np.array_equiv(rows[:, : len(header)], header):
+  if (rows[:, : len(header)] != header).any():
     raise _OddError
   return rows[:, len(header) :]
 
