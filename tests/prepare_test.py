@@ -117,6 +117,14 @@ def test_every_video_is_there_once_with_its_frames(shards, tmp_path, capsys):
   assert _checksums(tmp_path / "out") == manifest["crc32c"]
   printed = capsys.readouterr().out
   assert "0 skipped" in printed and "this dataset is complete" in printed
+  for split, one in splits.items():
+    of_files = [
+        crc
+        for name, crc in sorted(manifest["crc32c"].items())
+        if f"-{split}." in name
+    ]
+    assert int(one["crc32c"], 16) == crc32c.crc32c("".join(of_files).encode())
+    assert f"crc32c {one['crc32c']}" in printed
 
 
 @pytest.mark.parametrize("how", ["--num_workers=2", "--task"])

@@ -4,6 +4,7 @@ import collections
 import math
 from typing import Any
 
+import crc32c
 import numpy as np
 
 from chain_jax import provenance, whole_files
@@ -145,6 +146,7 @@ def _manifest(
                   sum(map(len, s["labels"])) for s in shards if s
               ),
               "num_bytes": sum(s["num_bytes"] for s in shards if s),
+              "crc32c": _checksum(shards),
           }
           for split, shards in splits.items()
       },
@@ -163,6 +165,12 @@ def _manifest(
       ],
       "package_versions": provenance.package_versions(),
   }
+
+
+def _checksum(shards: list[dict[str, Any] | None]) -> str:
+  """Sums the checksums of a split's record files up, in order."""
+  checksums = "".join(shard["crc32c"] for shard in shards if shard)
+  return f"{crc32c.crc32c(checksums.encode()):08x}"
 
 
 def _write_tfds_files(
@@ -197,7 +205,7 @@ def format_summary(manifest: dict[str, Any]) -> str:
   lines = [
       f"{split:<10}  {one['num_videos']:>9,} videos  {one['num_frames']:>12,}"
       f" frames  {one['num_labels']:>10,} labels"
-      f"  {one['num_bytes'] / 2**20:>10,.1f} MiB"
+      f"  {one['num_bytes'] / 2**20:>10,.1f} MiB  crc32c {one['crc32c']}"
       for split, one in manifest["splits"].items()
   ]
   for name, count in manifest["notes"].items():
