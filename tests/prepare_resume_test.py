@@ -100,6 +100,10 @@ while True:
   if code == 0:
     break
   assert code == 9, code
+  # A folder that readers take for a dataset is a whole one.
+  for metadata in output.glob("*/*/metadata.json"):
+    names = {file.name for file in metadata.parent.iterdir()}
+    assert {"dataset_info.json", "features.json", "manifest.json"} <= names
   code = prepare_until(0, output)
   assert code == 0, code
 print(number)
@@ -121,25 +125,41 @@ def test_a_kill_between_any_two_files_changes_nothing(shards, whole, tmp_path):
     assert _contents(output) == expected, output.name
 
 
-def test_workers_end_with_a_killed_run_and_leave_nothing(
-    shards, whole, tmp_path
-):
+_HANGING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import hanging_reader
+from chain_jax import prepare
+from chain_jax.preparation import engine, youtube8m
+make_plan = youtube8m.make_plan
+youtube8m.make_plan = lambda parsed: (
+    make_plan(parsed)[0], hanging_reader.HangingReader(sys.argv[2])
+)
+prepare.main(sys.argv[3:])
+"""
+
+
+def test_workers_end_with_a_killed_run(shards, tmp_path):
+  here = pathlib.Path(__file__).parent
   arguments = _arguments(shards, tmp_path / "out", "--num_workers=2")
   run = subprocess.Popen(
-      [sys.executable, "-m", "chain_jax.prepare", *arguments],
+      [sys.executable, "-c", _HANGING, str(here), str(tmp_path), *arguments],
       start_new_session=True,
   )
-  while not (_folder(tmp_path / "out") / "preparation").exists():
+  deadline = time.monotonic() + 60
+  while len(list(tmp_path.glob("begun-*"))) < 2:
+    assert time.monotonic() < deadline and run.poll() is None
     time.sleep(0.02)
-  time.sleep(1.0)
   run.kill()
   run.wait()
   deadline = time.monotonic() + 20
-  while _lives(run.pid):
-    assert time.monotonic() < deadline
-    time.sleep(0.05)
-  assert prepare.main(arguments) == 0
-  assert _contents(tmp_path / "out") == _contents(whole)
+  try:
+    while _lives(run.pid):
+      assert time.monotonic() < deadline
+      time.sleep(0.05)
+  finally:
+    if _lives(run.pid):
+      os.killpg(run.pid, signal.SIGKILL)
 
 
 def _lives(group):

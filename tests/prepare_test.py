@@ -10,7 +10,9 @@ import sys
 import time
 
 import crc32c
+import numpy as np
 import pytest
+import youtube8m_payloads
 from array_record.python import array_record_module
 
 from chain_jax import prepare
@@ -18,6 +20,7 @@ from chain_jax.data import examples, tfrecord, youtube8m
 from chain_jax.preparation import demo, tasks
 from chain_jax.preparation import plan as plan_lib
 from chain_jax.preparation.split_rule import SplitRule
+from chain_jax.preparation.youtube8m import ShardReader, find_shards
 
 _VIDEOS_PER_SHARD = 6
 
@@ -339,6 +342,40 @@ def test_segments_are_five_frames_with_what_holds_there(shards, tmp_path):
   assert {len(splits) for splits in split_of.values()} == {1}
 
 
+def test_of_segments_only_those_that_show_a_class_are_kept(tmp_path):
+  payload = youtube8m_payloads.make_payload(
+      12,
+      9,
+      segment_start_times=[0, 5, 3, 0],
+      segment_labels=[7, 8, 9, 4],
+      segment_scores=[1.0, 1.0, 0.0, 1.0],
+  )
+  tfrecord.write_records(tmp_path / "shard", [payload])
+  reader = ShardReader((str(tmp_path / "shard"),), segments=True)
+  items = list(reader(0))
+  (segment,) = [item for item in items if isinstance(item, examples.Video)]
+  # 5 to 9 reaches beyond the 9 frames that have sound; 3 was rated not to show
+  # its class.
+  assert (segment.id, segment.labels.tolist()) == ("eXbF:0", [4, 7])
+  np.testing.assert_array_equal(
+      segment.frames,
+      np.hstack([part[:5] for part in youtube8m_payloads.make_frames(12, 9)]),
+      strict=True,
+  )
+  notes = {
+      item.name: item.count for item in items if isinstance(item, tasks.Note)
+  }
+  assert notes["segments_without_a_positive_rating_left_out"] == 1
+  assert notes["segments_beyond_the_last_frame_left_out"] == 1
+
+
+def test_a_link_to_a_shard_is_that_shard(shards, tmp_path):
+  (tmp_path / "link.tfrecord").symlink_to(shards / "train0000.tfrecord")
+  patterns = [f"{shards}/train*", f"{tmp_path}/*.tfrecord"]
+  found = find_shards(patterns, flag="--train")
+  assert found == sorted(shards.glob("train*"))
+
+
 def _refused(arguments, capsys):
   assert prepare.main(arguments) == 2
   line = capsys.readouterr().err
@@ -361,6 +398,13 @@ def test_another_preparation_in_the_folder_is_refused(shards, tmp_path, capsys):
   )
   assert "differs in rule" in line
   assert _contents(tmp_path / "out") == before
+
+
+def test_the_same_shards_for_other_splits_are_refused(shards, tmp_path, capsys):
+  flags = [f"--output={tmp_path}/out", "--num_workers=0"]
+  assert prepare.main(["youtube8m", f"--train={shards}/*", *flags]) == 0
+  line = _refused(["youtube8m", f"--input={shards}/*", *flags], capsys)
+  assert "differs in parts;" in line
 
 
 @pytest.mark.parametrize(

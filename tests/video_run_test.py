@@ -12,8 +12,16 @@ import pytest
 
 from chain_jax import codes as codes_lib
 from chain_jax import config as config_lib
-from chain_jax import errors, prepare, run, search, video_encoder
-from chain_jax.data import dataset_folder
+from chain_jax import (
+    errors,
+    frame_features,
+    prepare,
+    run,
+    search,
+    video_encoder,
+)
+from chain_jax.data import dataset_folder, video_views
+from chain_jax.models.backbones import loading
 from chain_jax.preparation import engine
 from chain_jax.preparation import videos as video_preparation
 
@@ -80,6 +88,26 @@ def test_every_video_that_can_be_read_is_there(prepared):
     frames = source.read_frames(video)
     # Another crop, another colour: other features, of every frame.
     assert (np.abs(frames[:, 0] - frames[:, 1]).max(axis=1) > 0).all()
+
+
+def test_variants_are_drawn_for_each_video(clips):
+  load = video_views.ViewLoader(
+      num_frames=2, num_variants=3, image_size=32, seed=0
+  )
+  path = str(clips / "class0" / "clip0.mp4")
+  one, other = (load(video_views.VideoFile(path, name)) for name in "ab")
+  np.testing.assert_array_equal(one[:, 0], other[:, 0], strict=True)
+  assert (one[:, 1:] != other[:, 1:]).any()
+
+
+def test_features_that_float16_cannot_hold_are_refused():
+  def extract(_, frames):
+    return np.full((len(frames), 4), 1e5, np.float32)
+
+  backbone = loading.Backbone("vgg16", 4, 8, "", None, extract)
+  views = np.zeros((3, 2, 8, 8, 3), np.uint8)
+  with pytest.raises(errors.InputError, match="'vgg16' must fit float16"):
+    frame_features.extract_features(backbone, views, batch_size=4)
 
 
 def test_what_cannot_be_read_is_listed(prepared):
@@ -247,6 +275,19 @@ def test_misuse_is_one_line(clips, trained, tmp_path, capsys):
   assert "no.mp4 must be a video that can be decoded: no such file" in line
   line = _refused([gallery, "--video", file, "--weights=w.h5"], capsys)
   assert "`weights` must be left out for the backbone 'random'" in line
+
+
+def test_a_gallery_of_another_step_is_refused(clips, trained):
+  gallery = codes_lib.read_code_directory(trained / "codes" / "gallery")
+  gallery.manifest["step"] += 1
+  with pytest.raises(errors.InputError, match="run --mode=export again"):
+    video_encoder.encode_videos(
+        [str(clips / "class0" / "clip0.mp4")],
+        gallery_path=str(trained / "codes" / "gallery"),
+        gallery=gallery,
+        workdir=None,
+        weights=None,
+    )
 
 
 def test_a_gallery_of_other_features_is_refused(trained):
