@@ -161,26 +161,12 @@ def test_splits_do_what_the_config_says(tmp_path):
 def test_fingerprints_tell_other_frames_of_the_same_videos(tmp_path):
   config = _prepared_features(tmp_path).data
   splits = splits_lib.make_splits(config, seed=0)
-  changed = splits._replace(train=_Doubled(splits.train))
-  one, other = splits_lib.fingerprints(splits), splits_lib.fingerprints(changed)
-  assert one["train"] != other.pop("train")
-  assert other.items() <= one.items()
-
-
-class _Doubled:
-  """The same videos, with other values."""
-
-  def __init__(self, source):
-    self._source = source
-
-  def __getattr__(self, name):
-    return getattr(self._source, name)
-
-  def __len__(self):
-    return len(self._source)
-
-  def read_frames(self, video):
-    return self._source.read_frames(video) * np.float16(2)
+  before = splits_lib.fingerprints(splits)
+  read = splits.train.read_frames
+  splits.train.read_frames = lambda video: read(video) * np.float16(2)
+  after = splits_lib.fingerprints(splits)
+  assert before["train"] != after["train"]
+  assert before["query"] == after["query"]
 
 
 def test_a_validation_split_is_scored_while_training(tmp_path, capsys):
