@@ -94,9 +94,9 @@ def test_a_gather_is_what_single_reads_give(prepared):
           for row, video in enumerate(videos)
       ]
   )
-  gathered = source.gather(videos, indices, variants)
+  gathered = sources.gather_frames(source, videos, indices, variants)
   np.testing.assert_array_equal(gathered, expected, strict=True)
-  plain = source.gather(videos, indices, None)
+  plain = sources.gather_frames(source, videos, indices, None)
   np.testing.assert_array_equal(plain[1, 0], _expected(0)[[0, 2], 0])
 
 

@@ -4,6 +4,7 @@ A record is a `tf.train.Example` with `id`, `labels` and, last, `frames` as raw
 bytes: what TFDS reads as `FeaturesDict`, written and read without TensorFlow.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def decode_frames(
   Raises:
     ValueError: If the record holds no frames of this size.
   """
-  num_bytes = int(np.prod(shape)) * dtype.itemsize
+  num_bytes = math.prod(shape) * dtype.itemsize
   start = len(record) - num_bytes
   header = _FIRST + _varint(num_bytes)
   if record[max(start - len(header), 0) : max(start, 0)] != header:

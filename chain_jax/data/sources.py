@@ -146,11 +146,13 @@ def gather_whole(
   gathered = buffers.empty(shape, source.dtype)
   for row, video in enumerate(videos):
     frames = source.read_frames(int(video))
-    if frames.ndim == 2 or variants is None:
-      frames = records.plain_frames(frames)
-      gathered[row] = frames[frame_indices[row]]
-    else:
-      gathered[row] = frames[frame_indices[row], variants[row][:, None]]
+    rows = frame_indices[row]
+    if frames.ndim == 3:
+      chosen = 0 if variants is None else variants[row][:, None]
+      rows = rows * frames.shape[1] + chosen
+      frames = frames.reshape(-1, frames.shape[-1])
+    # "clip" lets NumPy write into `out` as it goes; no index is out of range.
+    np.take(frames, rows, axis=0, out=gathered[row], mode="clip")
   return gathered
 
 
