@@ -112,7 +112,9 @@ def shrunk(words):
   """The arguments to run, from the module's name on."""
   module, arguments = words[2], list(words[3:])
   if module == "chain_jax.main":
-    if "--config.data.root=data/videos" in words:
+    if any(
+        word.endswith(("=data/videos", "=data/all_clips")) for word in words
+    ):
       arguments.append(f"--config.data.feature_dim={_RANDOM_BACKBONE_DIM}")
     if "--config=configs/yt8m.py:tiny" in words:
       arguments.append("--config.data.prepared.demo_shards=2")
