@@ -45,16 +45,21 @@ class _PreparedBuilder(tfds.core.GeneratorBasedBuilder):
     del kwargs
     if (pathlib.Path(self._data_dir) / "dataset_info.json").is_file():
       return
-    raise InputError(
+    raise self._not_prepared()
+
+  def _not_prepared(self) -> InputError:
+    return InputError(
         f"{self.name}: must be made by `python -m chain_jax.prepare"
         f" {self._COMMAND}`, got none in {self._data_dir!r}; see its --help."
     )
 
+  # TFDS would make a dataset through these two.
+
   def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-    raise NotImplementedError
+    raise self._not_prepared()
 
   def _generate_examples(self) -> Any:
-    raise NotImplementedError
+    raise self._not_prepared()
 
 
 class Yt8mFrames(_PreparedBuilder):
