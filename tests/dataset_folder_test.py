@@ -139,7 +139,7 @@ def test_a_value_that_is_not_finite_is_named(own):
     source.read_frames(1)
 
 
-def test_opening_and_reading_import_neither_tfds_nor_tensorflow(prepared):
+def test_opening_and_reading_import_neither_jax_nor_tensorflow(prepared):
   program = (
       "import sys; from chain_jax.data import dataset_folder;"
       f"dataset_folder.open_dataset({str(prepared)!r}).split('train')"
