@@ -6,12 +6,12 @@ import os
 
 import numpy as np
 import pytest
+import tiny_plan
 
 from chain_jax import prepare
 from chain_jax.preparation import demo, tasks
 from chain_jax.preparation import features as feature_preparation
 from chain_jax.preparation import plan as plan_lib
-from chain_jax.preparation.split_rule import SplitRule
 
 
 def _refused(arguments, capsys):
@@ -46,19 +46,7 @@ def test_what_holds_no_video_at_all_is_no_dataset(tmp_path, capsys):
 
 
 def test_an_input_that_cannot_be_read_is_not_taken_for_a_full_disk(tmp_path):
-  plan = plan_lib.Plan(
-      output=tmp_path / "out",
-      name="yt8m_frames",
-      form=plan_lib.FrameForm(1152, "uint8"),
-      scale=1.0,
-      offset=0.0,
-      num_classes=9,
-      rule=SplitRule(),
-      parts=["train"],
-      inputs=[[["shard7", 1]]],
-      settings={},
-  )
-  plan_lib.claim_output(plan)
+  plan = tiny_plan.tiny_plan(tmp_path / "out", shard="shard7")
 
   def items():
     yield tasks.Note("a", 1)

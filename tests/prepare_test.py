@@ -12,14 +12,13 @@ import time
 import crc32c
 import numpy as np
 import pytest
+import tiny_plan
 import youtube8m_payloads
 from array_record.python import array_record_module
 
 from chain_jax import prepare
 from chain_jax.data import examples, tfrecord, youtube8m
 from chain_jax.preparation import demo, tasks
-from chain_jax.preparation import plan as plan_lib
-from chain_jax.preparation.split_rule import SplitRule
 from chain_jax.preparation.youtube8m import ShardReader, find_shards
 
 _VIDEOS_PER_SHARD = 6
@@ -442,19 +441,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_what_is_done(
 
 
 def test_a_task_that_fails_leaves_nothing(tmp_path, shards):
-  plan = plan_lib.Plan(
-      output=tmp_path / "out",
-      name="yt8m_frames",
-      form=plan_lib.FrameForm(1152, "uint8"),
-      scale=1.0,
-      offset=0.0,
-      num_classes=9,
-      rule=SplitRule(),
-      parts=["train"],
-      inputs=[[["shard", 1]]],
-      settings={},
-  )
-  plan_lib.claim_output(plan)
+  plan = tiny_plan.tiny_plan(tmp_path / "out", shard="shard")
   first, *_ = _parsed([shards / "train0000.tfrecord"]).values()
 
   def items():
