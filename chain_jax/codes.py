@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int8, UInt8
 
-from chain_jax import code_files, provenance
+from chain_jax import code_files, provenance, whole_files
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
@@ -197,17 +197,9 @@ def _write_files(
   }
   text = json.dumps(manifest | filled, indent=2, allow_nan=False) + "\n"
   (folder / "manifest.json").write_text(text, encoding="utf-8")
+  # The rename must not reach the disk before the contents.
   for file in [*folder.iterdir(), folder]:
-    _flush(file)
-
-
-def _flush(file: pathlib.Path) -> None:
-  """Makes sure the rename cannot reach the disk before the contents."""
-  descriptor = os.open(file, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
+    whole_files.flush(file)
 
 
 def _check_replaceable(path: pathlib.Path) -> None:

@@ -4,12 +4,13 @@ import contextlib
 import json
 import math
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import tensorboardX
 
-from chain_jax import errors
+from chain_jax import errors, whole_files
 
 
 class MetricWriter:
@@ -59,10 +60,8 @@ def _keep_rows_until(path: str, step: int) -> None:
     return
   with open(path, encoding="utf-8") as file:
     kept = [line for line in file if _step_of(line) <= step]
-  temporary = f"{path}.tmp"
-  with open(temporary, "w", encoding="utf-8") as file:
-    file.writelines(kept)
-  os.replace(temporary, path)
+  with whole_files.written_whole(pathlib.Path(path)) as partial:
+    partial.write_text("".join(kept), encoding="utf-8")
 
 
 def _step_of(line: str) -> int | float:

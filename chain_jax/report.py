@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import Any
 
+from chain_jax import whole_files
 from chain_jax.errors import InputError
 
 FORMAT_VERSION = 1
@@ -80,15 +81,8 @@ def write_report(path: str | os.PathLike[str], report: dict[str, Any]) -> None:
   # Through links: what is replaced is the file, never the link to it.
   path = pathlib.Path(path).resolve()
   text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-  partial = path.with_name(f".{path.name}.partial")
-  try:
-    with partial.open("w", encoding="utf-8") as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
+  with whole_files.written_whole(path) as partial:
+    partial.write_text(text, encoding="utf-8")
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:

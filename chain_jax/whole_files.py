@@ -2,11 +2,13 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import shutil
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 _SUFFIX = ".partial"
 
@@ -50,14 +52,29 @@ def partial_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(partial, ignore_errors=True)
 
 
+def write_json(
+    path: pathlib.Path, content: dict[str, Any], *, indent: int | None = None
+) -> None:
+  """Writes a JSON file whole or not at all."""
+  with written_whole(path) as partial:
+    with open(partial, "w", encoding="utf-8") as file:
+      json.dump(content, file, ensure_ascii=False, indent=indent)
+      file.write("\n")
+
+
 def put_in_place(partial: pathlib.Path, path: pathlib.Path) -> None:
   """Renames a file once it is down on the disk."""
-  descriptor = os.open(partial, os.O_RDONLY)
+  flush(partial)
+  os.replace(partial, path)
+
+
+def flush(path: pathlib.Path) -> None:
+  """Waits until a file, or the names in a folder, are down on the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
-  os.replace(partial, path)
 
 
 def remove_leftovers(folder: pathlib.Path) -> None:

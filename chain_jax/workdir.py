@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import os
+import pathlib
 
 from chain_jax import config as config_lib
-from chain_jax import errors
+from chain_jax import errors, whole_files
 
 # What may change between restarts: nothing learnt depends on it.
 _FREE_FIELDS = (
@@ -110,8 +111,11 @@ def claim_workdir(
       )
   try:
     os.makedirs(workdir.path, exist_ok=True)
-    write_json(workdir.data, fingerprints)
-    write_json(workdir.config, dataclasses.asdict(config))
+    for file, content in (
+        (workdir.data, fingerprints),
+        (workdir.config, dataclasses.asdict(config)),
+    ):
+      whole_files.write_json(pathlib.Path(file), content, indent=2)
   except OSError as error:
     raise _unwritable(workdir.path, error.strerror) from error
 
@@ -166,12 +170,3 @@ def _check_same_config(path: str, wanted: dict) -> None:
         f" differ: {', '.join(differing)}. Set them back or choose another"
         " --workdir."
     )
-
-
-def write_json(path: str, content: dict) -> None:
-  """Writes a file whole or not at all."""
-  temporary = f"{path}.tmp"
-  with open(temporary, "w", encoding="utf-8") as file:
-    json.dump(content, file, indent=2)
-    file.write("\n")
-  os.replace(temporary, path)

@@ -19,6 +19,7 @@ import crc32c
 import numpy as np
 from jaxtyping import Int64, UInt8, UInt32
 
+from chain_jax import whole_files
 from chain_jax.errors import InputError
 
 _HEADER = struct.Struct("<QI")
@@ -56,18 +57,13 @@ def write_records(
     path: Of the file; replaced if there is one. Its folder exists.
     payloads: Of the records, in order.
   """
-  path = pathlib.Path(path)
-  partial = path.with_name(f".{path.name}.partial")
-  try:
+  with whole_files.written_whole(pathlib.Path(path)) as partial:
     with open(partial, "wb") as file:
       for payload in payloads:
         length = struct.pack("<Q", len(payload))
         file.write(length + _CHECKSUM.pack(_masked_crc(length)))
         file.write(payload)
         file.write(_CHECKSUM.pack(_masked_crc(payload)))
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def read_records(

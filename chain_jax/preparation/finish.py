@@ -15,7 +15,6 @@ from chain_jax.preparation import tasks
 from chain_jax.preparation.plan import (
     FORMAT_VERSION,
     Plan,
-    write_json,
 )
 from chain_jax.preparation.split_rule import SPLITS
 
@@ -58,7 +57,7 @@ def _finish(plan: Plan) -> dict[str, Any]:
       if any(split in journal["splits"] for journal in journals)
   }
   manifest = _manifest(plan, journals, splits)
-  write_json(plan.folder / "manifest.json", manifest)
+  whole_files.write_json(plan.folder / "manifest.json", manifest)
   if not splits:
     raise InputError(
         f"{plan.output}: the input must hold at least one video, got none and"

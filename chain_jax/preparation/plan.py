@@ -105,7 +105,7 @@ def claim_output(plan: Plan) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with plan.locked():
       if not path.is_file():
-        write_json(path, plan.as_json())
+        whole_files.write_json(path, plan.as_json())
   except OSError as error:
     raise RunError(
         f"{output}: must be a folder that can be written ({error.strerror});"
@@ -141,11 +141,3 @@ def _check_same(path: pathlib.Path, wanted: dict[str, Any]) -> None:
         f" {', '.join(differing)}; give the flags and inputs of that one, or"
         " another --output."
     )
-
-
-def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-  """Writes a file whole or not at all, and down to the disk."""
-  with whole_files.written_whole(path) as partial:
-    with open(partial, "w", encoding="utf-8") as file:
-      json.dump(content, file, ensure_ascii=False)
-      file.write("\n")

@@ -12,8 +12,9 @@ from array_record.python import array_record_module
 from chain_jax import whole_files
 from chain_jax.data import examples
 from chain_jax.errors import RunError
-from chain_jax.preparation.plan import Plan, write_json
+from chain_jax.preparation.plan import Plan
 from chain_jax.preparation.split_rule import assign_split
+from chain_jax.whole_files import write_json
 
 # A record a group: any video is read without its neighbours. Quantised
 # features hardly compress, and packing them takes six times as long.
