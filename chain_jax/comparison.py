@@ -1,8 +1,10 @@
 """The model beside LSH and ITQ: one report on the same videos."""
 
 import dataclasses
+import functools
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,14 +51,16 @@ def evaluate_run(
   if query.labels is None or gallery.labels is None:
     left_out = {"scoring": "query or gallery have no labels"}
   else:
-    linear, left_out = _fit_baselines(config, splits)
-    results = _score(config, splits, query, gallery, linear)
+    # A gallery that is the train split is pooled once.
+    pool = functools.cache(pooling.pooled_features)
+    linear, left_out = _fit_baselines(config, splits, pool)
+    results = _score(config, splits, query, gallery, linear, pool)
     if segments:
       pair = _read_codes(workdir, segments, prefix="segment_")
       of_segments = {
           "num_queries": len(pair[0].ids),
           "num_gallery": len(pair[1].ids),
-          "results": _score(config, segments, *pair, linear),
+          "results": _score(config, segments, *pair, linear, pool),
       }
   report = report_lib.make_report(
       config_name=config.name,
@@ -85,16 +89,15 @@ def _score(
     query: codes_lib.CodeSet,
     gallery: codes_lib.CodeSet,
     linear: dict[str, baselines.LinearHash],
+    pool: Callable[[sources.VideoSource], np.ndarray],
 ) -> list[dict[str, Any]]:
   """Scores the model's codes, and those that each baseline gives."""
   methods = {"chain": (query, gallery)}
-  if linear:
-    pooled = {id(s): pooling.pooled_features(s) for s in splits[2:]}
   for method, one in linear.items():
     methods[method] = tuple(
         code_set._replace(
             packed=codes_lib.pack_bits(
-                baselines.apply_linear_hash(one, pooled[id(source)])
+                baselines.apply_linear_hash(one, pool(source))
             )
         )
         for code_set, source in (
@@ -140,7 +143,9 @@ def _seconds_before(workdir: Workdir, *, step: int) -> dict[str, float]:
 
 
 def _fit_baselines(
-    config: config_lib.ExperimentConfig, splits: splits_lib.Splits
+    config: config_lib.ExperimentConfig,
+    splits: splits_lib.Splits,
+    pool: Callable[[sources.VideoSource], np.ndarray],
 ) -> tuple[dict[str, baselines.LinearHash], dict[str, str]]:
   """Learns ITQ and LSH on mean-pooled frames of the train split.
 
@@ -154,7 +159,7 @@ def _fit_baselines(
   sample = sources.sample_videos(
       splits.train, settings.baseline_videos, seed=settings.baseline_seed
   )
-  pooled = pooling.pooled_features(sample)
+  pooled = pool(sample)
   fitted, left_out = {}, {}
   for method, fit in (("itq", baselines.fit_itq), ("lsh", baselines.fit_lsh)):
     try:
