@@ -137,6 +137,7 @@ class TrainConfig:
   checkpoint_every_steps: int = 200
   keep_checkpoints: int = 2
   validate_every_steps: int = 0  # 0 = only at the end, where held out.
+  hang_seconds: int = 1800  # Several processes end if none moves; 0 = never.
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from chain_jax import (
     config_rules,
     errors,
     export,
+    peers,
     sharding,
     train_loop,
     train_state,
@@ -23,7 +24,12 @@ from chain_jax import optimizer as optimizer_lib
 from chain_jax import report as report_lib
 from chain_jax.data import splits as splits_lib
 from chain_jax.preparation import demo
-from chain_jax.workdir import Workdir, claim_workdir, open_workdir
+from chain_jax.workdir import (
+    Workdir,
+    check_shared,
+    claim_workdir,
+    open_workdir,
+)
 
 
 def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
@@ -40,20 +46,15 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
     RunError: If the run fails.
   """
   config_rules.validate(config, num_devices=jax.device_count())
-  workdir = open_workdir(path, config, must_exist=mode != "train")
-  if mode == "train" and (report := _finished_report(workdir)):
-    print(f"{path}: this run is finished; delete the folder to run anew.")
-    if report.get("evaluation") == dataclasses.asdict(config.evaluation):
-      print(report_lib.format_table(report))
-      return
+  workdir, left = _what_is_left(path, config, mode)
+  if left == "nothing":
+    return
+  if left == "evaluate":
     mode = "evaluate"
-  if jax.process_index() == 0:
-    demo.make_missing(config.data)
   splits = splits_lib.make_splits(config.data, seed=config.train.seed)
   segments = splits_lib.open_segments(config.data)
   plan = train_loop.make_plan(config, splits)
-  if jax.process_index() == 0:
-    claim_workdir(workdir, config, splits_lib.fingerprints(splits))
+  _claim(workdir, config, splits)
   mesh = sharding.make_mesh()
   seconds = {}
   if mode == "train":
@@ -77,6 +78,45 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
         seconds=seconds,
     )
     print(report_lib.format_table(report))
+
+
+def _what_is_left(
+    path: str, config: config_lib.ExperimentConfig, mode: str
+) -> tuple[Workdir, str]:
+  """Checks the folder, and says whether a run in it is finished.
+
+  Process 0 looks, the others hear of it: a folder changes under the eyes.
+
+  Returns:
+    Its paths; "everything", or "evaluate" or "nothing" of a finished run.
+  """
+  if jax.process_index():
+    return Workdir(path), peers.barrier("workdir")
+  workdir = open_workdir(path, config, must_exist=mode != "train")
+  left = "everything"
+  if mode == "train" and (report := _finished_report(workdir)):
+    print(f"{path}: this run is finished; delete the folder to run anew.")
+    left = "evaluate"
+    if report.get("evaluation") == dataclasses.asdict(config.evaluation):
+      print(report_lib.format_table(report))
+      left = "nothing"
+  if left != "nothing":
+    demo.make_missing(config.data)
+  return workdir, peers.barrier("workdir", left)
+
+
+def _claim(
+    workdir: Workdir,
+    config: config_lib.ExperimentConfig,
+    splits: splits_lib.Splits,
+) -> None:
+  """Makes the folder this run's, which all processes must see and share."""
+  fingerprints = splits_lib.fingerprints(splits)
+  if jax.process_index() == 0:
+    claim_workdir(workdir, config, fingerprints)
+  first = peers.barrier("claimed", fingerprints)
+  if jax.process_index():
+    check_shared(workdir, fingerprints, first)
 
 
 def _finished_report(workdir: Workdir) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from chain_jax import errors, metric_writer, progress
+from chain_jax import errors, metric_writer, peers, progress
 
 # Steps that may wait on the device: each holds its batch there until it runs.
 _STEPS_AHEAD = 2
@@ -40,6 +40,7 @@ class StepRecorder:
     self._pending.append(metrics)
     if len(self._pending) > _STEPS_AHEAD:
       jax.block_until_ready(self._pending[-1 - _STEPS_AHEAD])
+    peers.progress()
 
   def flush(self, step: int, *, learning_rate: float) -> None:
     """Checks all metrics since the last row and writes one row of means.
