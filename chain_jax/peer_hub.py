@@ -181,8 +181,8 @@ class Hub:
       member.writer.write(encode("heard"))
     elif kind == "failed":
       reason = f"{member.name} failed: {message.get('reason')}"
+      member.writer.write(encode("heard"))  # This process may end by the next.
       self._end(encode("failed", reason=reason), but=member)
-      member.writer.write(encode("heard"))
     elif kind == "barrier":
       self._reach(member, str(message.get("name")), message.get("value"))
 

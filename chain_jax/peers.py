@@ -33,6 +33,7 @@ class _Membership:
     self.finished = False  # The others may leave now.
     self.stopping = False
     self.fails = False  # This process ends by a fault of its own.
+    self.leaves = False  # And has said so.
     self.hub_heard = threading.Event()
     self.passed = threading.Condition()
     self.values: dict[str, Any] = {}
@@ -62,8 +63,17 @@ class _Membership:
     *lines, self._unread = (self._unread + read).split(b"\n")
     return [peer_messages.decode(line) for line in lines]
 
-  def watch(self) -> None:
-    """Runs in a thread until the run ends."""
+  def start(self, messages: list[dict[str, Any]]) -> None:
+    """Starts the watch, with what came in one piece with the start."""
+    stop_notice.relay_to(_tell_of_stop)
+    threading.Thread(
+        target=self._watch, args=(messages,), name="peers", daemon=True
+    ).start()
+
+  def _watch(self, messages: list[dict[str, Any]]) -> None:
+    """Runs until the run ends."""
+    for message in messages:
+      self._act(message)
     heard = said = ticked = time.monotonic()
     while not self.finished:
       messages = self.receive(min(1.0, peer_messages.ALIVE_SECONDS))
@@ -100,7 +110,7 @@ class _Membership:
       _end(reason)
 
   def _without_hub(self, what: str) -> None:
-    if not (self.finished or self.stopping):
+    if not (self.finished or self.stopping or self.leaves):
       _end(
           f"process 0 (at {self.address}) {what}; run the same command again on"
           " all hosts to go on."
@@ -173,16 +183,15 @@ def join(
           f" not see all of them within {start_timeout:.0f} s; check that the"
           " same command runs on every host and that its port is open."
       )
-    for message in messages:
+    for place, message in enumerate(messages):
       kind = message["kind"]
       if kind == "refused":
         raise errors.InputError(message["reason"])
-      if kind in ("missing", "failed"):
+      if kind == "missing":
         raise errors.RunError(message["reason"])
       if kind == "start":
         _membership = member
-        threading.Thread(target=member.watch, name="peers", daemon=True).start()
-        stop_notice.relay_to(_tell_of_stop)
+        member.start(messages[place + 1 :])
         return int(message["port"])
 
 
@@ -246,10 +255,9 @@ def _tell_of_failure(member: _Membership, error: Exception) -> None:
     time.sleep(_DOUBT_SECONDS)
   else:
     time.sleep(_LONG_DOUBT_SECONDS)
-  member.fails = True
+  member.fails = member.leaves = True
   reason = " ".join(str(error).split()) or type(error).__name__
   member.send_and_wait("failed", reason=reason[:1000])
-  member.finished = True
 
 
 def leave() -> None:

@@ -46,11 +46,12 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
     RunError: If the run fails.
   """
   config_rules.validate(config, num_devices=jax.device_count())
-  workdir, left = _what_is_left(path, config, mode)
-  if left == "nothing":
+  workdir, mode = _what_is_left(path, config, mode)
+  if not mode:
     return
-  if left == "evaluate":
-    mode = "evaluate"
+  if jax.process_index() == 0:
+    demo.make_missing(config.data)
+  peers.barrier("data")
   splits = splits_lib.make_splits(config.data, seed=config.train.seed)
   segments = splits_lib.open_segments(config.data)
   plan = train_loop.make_plan(config, splits)
@@ -83,26 +84,23 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
 def _what_is_left(
     path: str, config: config_lib.ExperimentConfig, mode: str
 ) -> tuple[Workdir, str]:
-  """Checks the folder, and says whether a run in it is finished.
+  """Checks the folder, and looks whether a run in it is finished.
 
-  Process 0 looks, the others hear of it: a folder changes under the eyes.
+  Process 0 looks and tells the others: the folder changes meanwhile.
 
   Returns:
-    Its paths; "everything", or "evaluate" or "nothing" of a finished run.
+    Its paths and the mode of what is left to do; "" where nothing is.
   """
   if jax.process_index():
     return Workdir(path), peers.barrier("workdir")
   workdir = open_workdir(path, config, must_exist=mode != "train")
-  left = "everything"
   if mode == "train" and (report := _finished_report(workdir)):
     print(f"{path}: this run is finished; delete the folder to run anew.")
-    left = "evaluate"
+    mode = "evaluate"
     if report.get("evaluation") == dataclasses.asdict(config.evaluation):
       print(report_lib.format_table(report))
-      left = "nothing"
-  if left != "nothing":
-    demo.make_missing(config.data)
-  return workdir, peers.barrier("workdir", left)
+      mode = ""
+  return workdir, peers.barrier("workdir", mode)
 
 
 def _claim(

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from chain_jax import (
@@ -212,8 +211,6 @@ def _start(
       seed=config.train.seed,
       l2_normalise=config.model.l2_normalise,
   )
-  # Processors round differently; a replicated array must not.
-  mean, std = multihost_utils.broadcast_one_to_all((mean, std))
   scaling = train_state.feature_scaling(
       mean, std, normalisation=config.model.normalisation
   )
