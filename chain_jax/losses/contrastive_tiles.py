@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float32, Int
 
 # Below any logit but finite: differences of two of it are no NaN.
 _LOWEST = -1e30
