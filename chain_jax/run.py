@@ -14,6 +14,7 @@ from chain_jax import (
     config_rules,
     errors,
     export,
+    factories,
     sharding,
     train_loop,
     train_state,
@@ -54,7 +55,7 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
   plan = train_loop.make_plan(config, splits)
   if jax.process_index() == 0:
     claim_workdir(workdir, config, splits_lib.fingerprints(splits))
-  mesh = sharding.make_mesh()
+  mesh = sharding.make_mesh(model_parallel=config.sharding.model_parallel)
   seconds = {}
   if mode == "train":
     trained = train_loop.train(config, workdir, splits, plan, mesh)
@@ -101,8 +102,8 @@ def restore(
   schedule = optimizer_lib.make_schedule(
       learning_rate=0.0, warmup_steps=0, num_steps=1
   )
-  optimizer = train_loop.make_optimizer(config.optimizer, schedule)
-  initialise = train_loop.make_initialiser(config, model, optimizer)
+  optimizer = factories.make_optimizer(config.optimizer, schedule)
+  initialise = factories.make_initialiser(config, model, optimizer)
   checkpoints = checkpoint.Checkpoints(
       workdir.checkpoints, keep=config.train.keep_checkpoints
   )

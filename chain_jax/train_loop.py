@@ -13,20 +13,18 @@ from jax.sharding import Mesh
 from chain_jax import (
     checkpoint,
     device_cache,
+    factories,
     metric_writer,
     prefetch,
-    sharding,
     step_recorder,
     train_state,
-    train_step,
     validation,
 )
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
-from chain_jax.data import pipeline, pooling, sources
+from chain_jax.data import pipeline, pooling
 from chain_jax.data import splits as splits_lib
 from chain_jax.data.training_plan import TrainingPlan
-from chain_jax.losses import total
 from chain_jax.workdir import Workdir
 
 # Enough videos for the mean of a feature; more only costs time.
@@ -99,11 +97,11 @@ def train(
       warmup_steps=config.optimizer.warmup_steps,
       num_steps=last_step,
   )
-  optimizer = make_optimizer(config.optimizer, schedule)
+  optimizer = factories.make_optimizer(config.optimizer, schedule)
   checkpoints = checkpoint.Checkpoints(
       workdir.checkpoints, keep=config.train.keep_checkpoints
   )
-  initialise = make_initialiser(config, model, optimizer)
+  initialise = factories.make_initialiser(config, model, optimizer)
   restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
   state, seconds = restored or (_start(config, initialise, splits, mesh), 0.0)
   start_step = int(state.step)
@@ -115,7 +113,9 @@ def train(
         config,
         state,
         seconds,
-        train_step_fn=make_step(config, model, optimizer, mesh, splits.train),
+        train_step_fn=factories.make_step(
+            config, model, optimizer, mesh, splits.train
+        ),
         batches=_make_batches(config, splits, plan, start_step, mesh),
         validate=validation.make_validator(config, model, splits, mesh),
         schedule=schedule,
@@ -170,32 +170,6 @@ def _loop(
   return Trained(state, time.monotonic() - start_time)
 
 
-def make_optimizer(
-    config: config_lib.OptimizerConfig, schedule: optax.Schedule
-) -> optax.GradientTransformation:
-  """Makes the optimizer that the config describes."""
-  return optimizer_lib.make_optimizer(
-      schedule,
-      weight_decay=config.weight_decay,
-      gradient_clip=config.gradient_clip,
-      adam_b2=config.adam_b2,
-  )
-
-
-def make_initialiser(
-    config: config_lib.ExperimentConfig,
-    model: Any,
-    optimizer: optax.GradientTransformation,
-) -> Any:
-  """Makes the function seed -> state for the config's shapes."""
-  return train_state.make_initialiser(
-      model,
-      optimizer,
-      num_frames=config.data.num_frames,
-      feature_dim=config.data.feature_dim,
-  )
-
-
 def _start(
     config: config_lib.ExperimentConfig,
     initialise: Any,
@@ -203,8 +177,7 @@ def _start(
     mesh: Mesh,
 ) -> train_state.TrainState:
   """Draws the parameters and measures the train features."""
-  whole = sharding.replicated(mesh)
-  state = jax.jit(initialise, out_shardings=whole)(config.train.seed)
+  state = train_state.start(initialise, config.train.seed, mesh)
   mean, std = pooling.feature_statistics(
       splits.train,
       max_videos=_STATISTICS_VIDEOS,
@@ -235,36 +208,6 @@ def _make_recorder(
       num_steps=last_step,
   )
   return recorder, writer.close if writer else lambda: None
-
-
-def make_step(
-    config: config_lib.ExperimentConfig,
-    model: Any,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    source: sources.VideoSource,
-) -> Callable[..., Any]:
-  """Makes the jitted step that the config describes, for videos of `source`."""
-  loss = config.loss
-  return train_step.make_train_step(
-      model,
-      optimizer,
-      mesh,
-      weights=total.LossWeights(
-          contrastive=loss.contrastive,
-          frame_order=loss.frame_order,
-          scene_change=loss.scene_change,
-          quantisation=loss.quantisation,
-          bit_balance=loss.bit_balance,
-          decorrelation=loss.decorrelation,
-      ),
-      temperature=loss.temperature,
-      positive_prior=loss.positive_prior,
-      scene_threshold_std=loss.scene_threshold_std,
-      scaling=source.scaling,
-      augmentation=splits_lib.make_augmentation(config.augment, source),
-      seed=config.train.seed,
-  )
 
 
 @contextlib.contextmanager

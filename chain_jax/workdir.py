@@ -16,6 +16,8 @@ _FREE_FIELDS = (
     "data.prepared.demo_shards",
     "data.prepared.segments_root",
     "data.prepared.way_out",
+    "loss.contrastive_method",
+    "sharding.model_parallel",
     "train.log_every_steps",
     "train.checkpoint_every_steps",
     "train.keep_checkpoints",
