@@ -140,6 +140,8 @@ class TrainConfig:
   checkpoint_every_steps: int = 200
   keep_checkpoints: int = 2
   validate_every_steps: int = 0  # 0 = only at the end, where held out.
+  profile_start_step: int = 0  # First step traced unasked; 0 = none.
+  profile_num_steps: int = 5  # Steps a trace; 0 = no traces, asked for or not.
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

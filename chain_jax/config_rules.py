@@ -184,6 +184,8 @@ _RANGES = {
     "train.checkpoint_every_steps": (1, math.inf),
     "train.keep_checkpoints": (1, math.inf),
     "train.validate_every_steps": (0, math.inf),
+    "train.profile_start_step": (0, math.inf),
+    "train.profile_num_steps": (0, math.inf),
     "evaluation.batch_size": (1, math.inf),
     "evaluation.baseline_seed": (0, 2**31 - 1),
     "evaluation.baseline_videos": (0, math.inf),

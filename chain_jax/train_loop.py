@@ -14,7 +14,7 @@ from chain_jax import (
     checkpoint,
     device_cache,
     factories,
-    metric_writer,
+    observation,
     prefetch,
     step_recorder,
     train_state,
@@ -107,15 +107,18 @@ def train(
   start_step = int(state.step)
   if restored and jax.process_index() == 0:
     print(f"resuming after step {start_step} of {last_step}", flush=True)
-  recorder, close = _make_recorder(config, workdir, start_step, last_step)
+  train_step_fn = factories.make_step(
+      config, model, optimizer, mesh, splits.train
+  )
+  recorder, tracer, close = observation.start(
+      config, workdir, start_step=start_step, last_step=last_step
+  )
   try:
     return _loop(
         config,
         state,
         seconds,
-        train_step_fn=factories.make_step(
-            config, model, optimizer, mesh, splits.train
-        ),
+        train_step_fn=tracer.traced(train_step_fn, steps_done=start_step),
         batches=_make_batches(config, splits, plan, start_step, mesh),
         validate=validation.make_validator(config, model, splits, mesh),
         schedule=schedule,
@@ -149,7 +152,7 @@ def _loop(
 
   with batches as iterator:
     steps = range(start_step + 1, last_step + 1)
-    for step, batch in zip(steps, iterator, strict=True):
+    for step, batch in zip(steps, recorder.timed(iterator), strict=True):
       state, metrics = train_step_fn(state, batch)
       recorder.add(metrics)
       saves = is_due(step, settings.checkpoint_every_steps)
@@ -157,16 +160,20 @@ def _loop(
         # Before a save: what is not finite never becomes a checkpoint.
         recorder.flush(step, learning_rate=float(schedule(step - 1)))
       if is_due(step, settings.validate_every_steps):
-        scores = validate(state)
+        with recorder.measure("validation"):
+          scores = validate(state)
         if scores:
           recorder.write(step, scores)
       if saves:
-        checkpoints.save(
-            state,
-            config=dataclasses.asdict(config),
-            seconds=time.monotonic() - start_time,
-        )
-  checkpoints.wait()
+        with recorder.measure("checkpoint"):
+          checkpoints.save(
+              state,
+              config=dataclasses.asdict(config),
+              seconds=time.monotonic() - start_time,
+          )
+  with recorder.measure("checkpoint"):
+    checkpoints.wait()
+  recorder.finish()
   return Trained(state, time.monotonic() - start_time)
 
 
@@ -190,24 +197,6 @@ def _start(
   return state.replace(
       statistics=train_state.fill_statistics(state.statistics, *scaling, mesh)
   )
-
-
-def _make_recorder(
-    config: config_lib.ExperimentConfig,
-    workdir: Workdir,
-    start_step: int,
-    last_step: int,
-) -> tuple[step_recorder.StepRecorder, Callable[[], None]]:
-  writer = None
-  if jax.process_index() == 0:
-    writer = metric_writer.MetricWriter(workdir.path, start_step=start_step)
-  recorder = step_recorder.StepRecorder(
-      writer,
-      batch_size=config.train.batch_size,
-      start_step=start_step,
-      num_steps=last_step,
-  )
-  return recorder, writer.close if writer else lambda: None
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ _FREE_FIELDS = (
     "train.checkpoint_every_steps",
     "train.keep_checkpoints",
     "train.validate_every_steps",
+    "train.profile_start_step",
+    "train.profile_num_steps",
     "evaluation.batch_size",
     "evaluation.self_match",
     "evaluation.baseline_seed",
@@ -38,10 +40,15 @@ class Workdir:
     self.data = os.path.join(path, "data.json")
     self.checkpoints = os.path.join(path, "checkpoints")
     self.report = os.path.join(path, "report.json")
+    self.profile_request = os.path.join(path, "profile")
 
   def codes(self, split: str) -> str:
     """Returns the code directory of a split."""
     return os.path.join(self.path, "codes", split)
+
+  def profile(self, step: int) -> str:
+    """Returns the folder of the trace that starts with a step."""
+    return os.path.join(self.path, f"profile_{step}")
 
 
 def open_workdir(
