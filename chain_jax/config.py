@@ -139,6 +139,8 @@ class TrainConfig:
   log_every_steps: int = 20
   checkpoint_every_steps: int = 200
   keep_checkpoints: int = 2
+  # A folder that all hosts see, or gs:// or s3://; "" = WORKDIR/checkpoints.
+  checkpoint_folder: str = ""
   validate_every_steps: int = 0  # 0 = only at the end, where held out.
   profile_start_step: int = 0  # First step traced unasked; 0 = none.
   profile_num_steps: int = 5  # Steps a trace; 0 = no traces, asked for or not.

@@ -131,6 +131,14 @@ def _check_choices(config: config_lib.ExperimentConfig) -> None:
         repr(value),
         repr(allowed[0]),
     )
+  folder = config.train.checkpoint_folder
+  _check(
+      "://" not in folder or folder.startswith(("gs://", "s3://")),
+      "train.checkpoint_folder",
+      "a folder, or a URL that begins with gs:// or s3://",
+      repr(folder),
+      "a folder that all hosts see",
+  )
 
 
 # Field -> smallest and largest allowed value, both included.

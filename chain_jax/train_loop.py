@@ -1,7 +1,6 @@
 """The training story, top to bottom: start or resume, step, save, stop."""
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,12 +10,14 @@ import optax
 from jax.sharding import Mesh
 
 from chain_jax import (
+    agreement,
     checkpoint,
     device_cache,
     factories,
     observation,
     prefetch,
     step_recorder,
+    stop_notice,
     train_state,
     validation,
 )
@@ -72,15 +73,17 @@ def train(
     splits: splits_lib.Splits,
     plan: Plan,
     mesh: Mesh,
+    checkpoints: checkpoint.Checkpoints,
 ) -> Trained:
   """Trains to the end, from the newest checkpoint if there is one.
 
   Args:
     config: The run.
-    workdir: Holds its checkpoints and metrics.
+    workdir: Holds its metrics.
     splits: Its videos.
     plan: From `make_plan`.
     mesh: Its devices.
+    checkpoints: Of this run; closed at the end.
 
   Returns:
     The trained state.
@@ -89,6 +92,7 @@ def train(
     InputError: If the data does not fit the config.
     RunError: On a non-finite loss or a failed write; the last good
       checkpoint stays.
+    Stopped: After a notice to stop, with the state saved.
   """
   last_step = plan.num_steps
   model = train_state.make_model(config.model)
@@ -98,22 +102,21 @@ def train(
       num_steps=last_step,
   )
   optimizer = factories.make_optimizer(config.optimizer, schedule)
-  checkpoints = checkpoint.Checkpoints(
-      workdir.checkpoints, keep=config.train.keep_checkpoints
-  )
   initialise = factories.make_initialiser(config, model, optimizer)
-  restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
-  state, seconds = restored or (_start(config, initialise, splits, mesh), 0.0)
-  start_step = int(state.step)
-  if restored and jax.process_index() == 0:
-    print(f"resuming after step {start_step} of {last_step}", flush=True)
-  train_step_fn = factories.make_step(
-      config, model, optimizer, mesh, splits.train
-  )
-  recorder, tracer, close = observation.start(
-      config, workdir, start_step=start_step, last_step=last_step
-  )
-  try:
+  with contextlib.ExitStack() as stack:
+    # Whatever ends the run, what is being saved is committed.
+    stack.callback(checkpoints.close)
+    restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
+    state, seconds = restored or (_start(config, initialise, splits, mesh), 0.0)
+    start_step = int(state.step)
+    _say_where_it_begins(config, start_step, last_step)
+    train_step_fn = factories.make_step(
+        config, model, optimizer, mesh, splits.train
+    )
+    recorder, tracer, close = observation.start(
+        config, workdir, start_step=start_step, last_step=last_step
+    )
+    stack.callback(close)
     return _loop(
         config,
         state,
@@ -124,11 +127,21 @@ def train(
         schedule=schedule,
         recorder=recorder,
         checkpoints=checkpoints,
+        votes=agreement.StopVotes(mesh),
         last_step=last_step,
     )
-  finally:
-    close()
-    checkpoints.close()
+
+
+def _say_where_it_begins(
+    config: config_lib.ExperimentConfig, start_step: int, last_step: int
+) -> None:
+  folder = config.train.checkpoint_folder
+  if jax.process_index() != 0:
+    return
+  if start_step:
+    print(f"resuming after step {start_step} of {last_step}", flush=True)
+  elif folder:  # A misspelt one must not pass for a new run unseen.
+    print(f"{folder}: no checkpoint yet, training begins", flush=True)
 
 
 def _loop(
@@ -142,6 +155,7 @@ def _loop(
     schedule: optax.Schedule,
     recorder: step_recorder.StepRecorder,
     checkpoints: checkpoint.Checkpoints,
+    votes: agreement.StopVotes,
     last_step: int,
 ) -> Trained:
   settings = config.train
@@ -150,29 +164,33 @@ def _loop(
   def is_due(step: int, every: int) -> bool:
     return step == last_step or (every > 0 and step % every == 0)
 
-  with batches as iterator:
+  saving = stop_notice.saving_first(checkpoints.what_counts)
+  with saving as told, batches as iterator:
     steps = range(start_step + 1, last_step + 1)
     for step, batch in zip(steps, recorder.timed(iterator), strict=True):
       state, metrics = train_step_fn(state, batch)
       recorder.add(metrics)
-      saves = is_due(step, settings.checkpoint_every_steps)
+      told.begin()  # It is compiled: from here on a notice waits for a save.
+      stops = votes.stops_here()
+      saves = stops or is_due(step, settings.checkpoint_every_steps)
       if saves or is_due(step, settings.log_every_steps):
         # Before a save: what is not finite never becomes a checkpoint.
         recorder.flush(step, learning_rate=float(schedule(step - 1)))
+      if saves:
+        with recorder.measure("checkpoint"):
+          checkpoints.save(state, seconds=time.monotonic() - start_time)
+      if stops:
+        told.at_safe_point()
+        checkpoints.wait()
+        raise stop_notice.stopped(f"after step {step} of {last_step}, saved")
+      # After a save, which goes on meanwhile.
       if is_due(step, settings.validate_every_steps):
         with recorder.measure("validation"):
           scores = validate(state)
         if scores:
           recorder.write(step, scores)
-      if saves:
-        with recorder.measure("checkpoint"):
-          checkpoints.save(
-              state,
-              config=dataclasses.asdict(config),
-              seconds=time.monotonic() - start_time,
-          )
-  with recorder.measure("checkpoint"):
-    checkpoints.wait()
+    with recorder.measure("checkpoint"):
+      checkpoints.wait()
   recorder.finish()
   return Trained(state, time.monotonic() - start_time)
 
