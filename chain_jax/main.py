@@ -20,7 +20,13 @@ import threading
 from absl import flags
 from ml_collections import config_flags
 
-from chain_jax import config_rules, errors, main_flags, stop_notice
+from chain_jax import (
+    cloud_notice,
+    config_rules,
+    errors,
+    main_flags,
+    stop_notice,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File that describes the run, such as configs/ucf101.py."
@@ -105,6 +111,7 @@ def _quieten_libraries() -> None:
 if __name__ == "__main__":
   _quieten_libraries()
   stop_notice.install()
+  cloud_notice.watch(stop_notice.request)
   exit_code = errors.run_command(lambda: main(sys.argv))
   if exit_code:
     # Threads that orbax left waiting for a save that failed never end.

@@ -84,6 +84,15 @@ def relay_to(tell: Callable[[str], None]) -> None:
   _notice.relays.append(tell)
 
 
+def stopped(details: str) -> errors.Stopped:
+  """Returns what ends a run that was asked to stop.
+
+  Args:
+    details: What was done and saved.
+  """
+  return errors.Stopped(_sentence(_notice.reason or "request", details))
+
+
 class Saving:
   """Told by the training loop how far it is."""
 
@@ -118,7 +127,7 @@ def saving_first(what_counts: Callable[[], str]) -> Iterator[Saving]:
     # Workers and peers were told to stop too: what breaks then is no failure.
     if _notice.reason is None:
       raise
-    raise errors.Stopped(_sentence(_notice.reason, what_counts())) from error
+    raise stopped(what_counts()) from error
   _notice.nothing_to_lose.set()
 
 
@@ -156,6 +165,6 @@ def _end(what_counts: str) -> None:
   os._exit(errors.EXIT_STOPPED)
 
 
-def _sentence(reason: str, what_counts: str) -> str:
-  details = f", {what_counts}" if what_counts else ""
-  return f"stopped on {reason}{details}; run the same command again to go on"
+def _sentence(reason: str, details: str) -> str:
+  words = f"stopped on {reason} {details}".rstrip()
+  return f"{words}; run the same command again to go on"
