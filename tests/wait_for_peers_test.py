@@ -59,5 +59,9 @@ def test_a_peer_that_never_comes_is_named(waiting, monkeypatch):
     assert waiting.wait(peers, deadline_seconds=0.2) == [absent]
 
 
-def test_a_name_that_is_not_known_yet_counts_as_absent(waiting):
+def test_a_name_that_is_not_known_yet_counts_as_absent(waiting, monkeypatch):
+  def fail(*_, **__):
+    raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+  monkeypatch.setattr(socket, "create_connection", fail)
   assert not waiting.is_there("no-such-host.invalid", 1)
