@@ -157,6 +157,8 @@ def test_the_signal_before_the_time_limit_lets_all_tasks_save(slurm):
       os.killpg(process.pid, signal.SIGKILL)
   assert process.returncode == 75
   assert (slurm.folder / "saved").read_text() == "saved\n" * 2
+  # Requeued as one that was stopped, not as one that failed.
+  assert not (slurm.folder / ".chain_jax_slurm" / "7" / "failures").exists()
   assert slurm.calls("scontrol") == _REQUEUED
 
 

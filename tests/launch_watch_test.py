@@ -69,6 +69,12 @@ def test_a_run_that_can_go_on_is_started_again(watch, states):
   assert "create" not in verbs and "delete" not in verbs
 
 
+@pytest.mark.parametrize("state", ["exited_75", "exited_76", "lost"])
+def test_interruptions_do_not_count_as_failures(watch, state):
+  done, starts, _ = watch([_hosts("exited_0", state)] * 5 + [_DONE])
+  assert (done.returncode, starts) == (0, 5)
+
+
 def test_a_run_is_left_alone_until_all_its_hosts_have_ended(watch):
   looks = [_hosts("running", "exited_76"), _hosts("exited_1", "running"), _DONE]
   done, starts, _ = watch(looks)
@@ -76,7 +82,8 @@ def test_a_run_is_left_alone_until_all_its_hosts_have_ended(watch):
 
 
 @pytest.mark.parametrize(
-    "states", itertools.permutations(["exited_2", "exited_76", "exited_1"])
+    "states",
+    list(itertools.permutations(["exited_2", "exited_76", "exited_1"])),
 )
 def test_refused_input_on_any_host_is_never_tried_again(watch, states):
   done, starts, _ = watch([_hosts(*states)])
