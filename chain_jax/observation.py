@@ -22,6 +22,7 @@ def start(
     config: config_lib.ExperimentConfig,
     workdir: Workdir,
     *,
+    num_devices: int,
     start_step: int,
     last_step: int,
 ) -> tuple[step_recorder.StepRecorder, profiling.Tracer, Callable[[], None]]:
@@ -30,6 +31,7 @@ def start(
   Args:
     config: The run.
     workdir: Its folder.
+    num_devices: That share a step, of all processes.
     start_step: Steps done before.
     last_step: Steps in all.
 
@@ -45,7 +47,7 @@ def start(
   recorder = step_recorder.StepRecorder(
       writer,
       clock,
-      _step_work(config),
+      _step_work(config, num_devices),
       start_step=start_step,
       num_steps=last_step,
   )
@@ -59,12 +61,14 @@ def start(
   return recorder, tracer, resources.close
 
 
-def _step_work(config: config_lib.ExperimentConfig) -> step_rates.StepWork:
+def _step_work(
+    config: config_lib.ExperimentConfig, num_devices: int
+) -> step_rates.StepWork:
   """Says what a step does; the peak is that of bfloat16 for every dtype."""
   chip = chips.find(jax.devices()[0].device_kind)
   return step_rates.StepWork(
       batch_size=config.train.batch_size,
-      num_devices=jax.device_count(),
+      num_devices=num_devices,
       flops=step_flops.useful_flops(config),
       peak_flops=chip.bf16_flops if chip else None,
   )

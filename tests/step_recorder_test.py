@@ -2,7 +2,7 @@
 
 import json
 import math
-import threading
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -193,34 +193,29 @@ def test_a_step_is_starved_when_the_devices_ran_dry_in_the_wait(
 
 @pytest.fixture
 def held_step():
-  """A step that ends when the test says so, and that saying."""
-  may_end = threading.Event()
+  """A step that is under way until somebody waits for it."""
+  metric = mock.Mock(spec=jnp.float32(0.0))
+  metric.is_ready.return_value = False
 
-  def hold(value):
-    may_end.wait(timeout=10.0)
-    return value
+  def wait():
+    metric.is_ready.return_value = True
+    return metric
 
-  value = jnp.float32(0.0)
-  step = jax.jit(lambda x: jax.pure_callback(hold, value, x))(value)
-  yield {"total": step}, may_end.set
-  may_end.set()
+  metric.block_until_ready.side_effect = wait
+  return {"total": metric}
 
 
 def test_devices_are_busy_until_their_last_step_is_done(recorder, held_step):
-  metrics, end_step = held_step
   assert not recorder._is_busy()
-  recorder.add(metrics)
+  recorder.add(held_step)
   assert recorder._is_busy()
-  end_step()
-  jax.block_until_ready(metrics)
+  jax.block_until_ready(held_step)
   assert not recorder._is_busy()
 
 
 def test_steps_under_way_are_done_before_a_part_is_measured(
     recorder, held_step
 ):
-  metrics, end_step = held_step
-  recorder.add(metrics)
-  threading.Timer(0.1, end_step).start()
+  recorder.add(held_step)
   with recorder.measure("checkpoint"):
     assert not recorder._is_busy()
