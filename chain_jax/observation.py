@@ -23,8 +23,7 @@ def start(
     workdir: Workdir,
     *,
     num_devices: int,
-    start_step: int,
-    last_step: int,
+    steps: range,
 ) -> tuple[step_recorder.StepRecorder, profiling.Tracer, Callable[[], None]]:
   """Starts recording steps; process 0 alone writes, prints and traces.
 
@@ -32,8 +31,7 @@ def start(
     config: The run.
     workdir: Its folder.
     num_devices: That share a step, of all processes.
-    start_step: Steps done before.
-    last_step: Steps in all.
+    steps: From those done before to those in all.
 
   Returns:
     The recorder, the tracer, and the function that closes both.
@@ -42,14 +40,14 @@ def start(
   resources = contextlib.ExitStack()
   writer, is_first = None, jax.process_index() == 0
   if is_first:
-    writer = metric_writer.MetricWriter(workdir.path, start_step=start_step)
+    writer = metric_writer.MetricWriter(workdir.path, start_step=steps.start)
     resources.callback(writer.close)
   recorder = step_recorder.StepRecorder(
       writer,
       clock,
       _step_work(config, num_devices),
-      start_step=start_step,
-      num_steps=last_step,
+      start_step=steps.start,
+      num_steps=steps.stop,
   )
   tracer = profiling.Tracer(
       workdir,

@@ -111,11 +111,7 @@ def train(
     print(f"resuming after step {start_step} of {last_step}", flush=True)
   train_step_fn = make_step(config, model, optimizer, mesh, splits.train)
   recorder, tracer, close = observation.start(
-      config,
-      workdir,
-      num_devices=mesh.size,
-      start_step=start_step,
-      last_step=last_step,
+      config, workdir, num_devices=mesh.size, steps=range(start_step, last_step)
   )
   try:
     return _loop(

@@ -77,6 +77,7 @@ def slow_run(tmp_path_factory):
       train__batch_size=8,
       evaluation__batch_size=8,
       train__max_steps=12,
+      model__depth=0,  # Compiles sooner.
   )
   with pytest.MonkeyPatch.context() as patched:
     _slow_batches(patched, 0.05)
@@ -134,7 +135,9 @@ def test_a_trace_is_planned_or_asked_for_and_a_restart_goes_on(
 ):
   monkeypatch.setattr(jax.profiler, "start_trace", lambda *_, **__: None)
   monkeypatch.setattr(jax.profiler, "stop_trace", lambda: None)
-  config = tiny.tiny_config(train__profile_start_step=3, train__max_steps=6)
+  config = tiny.tiny_config(
+      train__profile_start_step=3, train__max_steps=6, model__depth=0
+  )
   with pytest.raises(KeyboardInterrupt), _interrupted_after(5, monkeypatch):
     _train(config, tmp_path)
   first = _rows(tmp_path)

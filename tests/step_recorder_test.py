@@ -2,7 +2,6 @@
 
 import json
 import math
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -191,31 +190,28 @@ def test_a_step_is_starved_when_the_devices_ran_dry_in_the_wait(
   assert _row(tmp_path)["input_starved_share"] == 0.5
 
 
-@pytest.fixture
-def held_step():
-  """A step that is under way until somebody waits for it."""
-  metric = mock.Mock(spec=jnp.float32(0.0))
-  metric.is_ready.return_value = False
+class HeldStep:
+  """A metric of a step that is under way until somebody waits for it."""
 
-  def wait():
-    metric.is_ready.return_value = True
-    return metric
+  is_done = False
 
-  metric.block_until_ready.side_effect = wait
-  return {"total": metric}
+  def is_ready(self):
+    return self.is_done
+
+  def block_until_ready(self):
+    self.is_done = True
+    return self
 
 
-def test_devices_are_busy_until_their_last_step_is_done(recorder, held_step):
+def test_devices_are_busy_until_their_last_step_is_done(recorder):
   assert not recorder._is_busy()
-  recorder.add(held_step)
+  recorder._pending.append({"total": HeldStep()})
   assert recorder._is_busy()
-  jax.block_until_ready(held_step)
+  jax.block_until_ready(recorder._pending)
   assert not recorder._is_busy()
 
 
-def test_steps_under_way_are_done_before_a_part_is_measured(
-    recorder, held_step
-):
-  recorder.add(held_step)
+def test_steps_under_way_are_done_before_a_part_is_measured(recorder):
+  recorder._pending.append({"total": HeldStep()})
   with recorder.measure("checkpoint"):
     assert not recorder._is_busy()
