@@ -18,6 +18,7 @@ from chain_jax import (
     chips,
     metric_writer,
     observation,
+    ownership,
     prefetch,
     sharding,
     step_flops,
@@ -41,8 +42,14 @@ def _train(config, path):
   splits = splits_lib.make_splits(config.data, seed=0)
   plan = train_loop.make_plan(config, splits)
   path.mkdir(exist_ok=True)
+  workdir = Workdir(str(path))
+  checkpoints = checkpoint.Checkpoints(
+      workdir.checkpoints,
+      keep=config.train.keep_checkpoints,
+      owner=ownership.Owner(config={}, fingerprints={}),
+  )
   mesh = sharding.make_mesh(jax.devices()[:2])
-  return train_loop.train(config, Workdir(str(path)), splits, plan, mesh)
+  return train_loop.train(config, workdir, splits, plan, mesh, checkpoints)
 
 
 def _slow(monkeypatch, owner, name, seconds):

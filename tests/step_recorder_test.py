@@ -137,12 +137,16 @@ def test_what_writing_a_row_takes_is_logging_of_the_next(
 def test_the_printed_line_says_what_limits_the_speed(recorder, now, capsys):
   _train(recorder, now, [1.0, 0.0])
   recorder.flush(2, learning_rate=0.5)
+  with recorder.measure("checkpoint"):
+    now.advance(3.0)  # The last one comes after the last row.
   recorder.finish()
   progress, times = capsys.readouterr().out.splitlines()
   # 16 videos in 7 s; 12e12 of 14e12 operations; 1 of 7 s.
   start = "step 2/10  loss 1.0000  2 videos/s  MFU 86%  input 14%  ETA "
   assert progress.startswith(start)
-  assert times.startswith("time 0:07: compute 86%, input wait 14%, ")
+  assert times.startswith(
+      "time 0:10: compute 60%, checkpoint 30%, input wait 10%, "
+  )
 
 
 def test_a_process_without_a_writer_prints_and_writes_nothing(
