@@ -2,9 +2,9 @@
 
     python -m benchmarks.train_step
 
-The share is the step's useful matrix-product work (counted below, three times
-the forward pass, nothing recomputed) per second, over the rate of a large matrix
-product measured in the same run on the same devices.
+The share is the step's useful matrix-product work (`chain_jax/step_flops.py`,
+nothing recomputed) per second, over the rate of a large matrix product measured
+in the same run on the same devices.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks import in_memory, machine
 from chain_jax import config as config_lib
+from chain_jax import factories, sharding, step_flops, train_state
 from chain_jax import optimizer as optimizer_lib
-from chain_jax import sharding, train_loop, train_state
 from chain_jax.data import pipeline
 
 
@@ -33,21 +33,6 @@ def matmul_rate(size: int, *, dtype: str, repeats: int = 5) -> float:
     product(factor, factor).block_until_ready()
     seconds.append(time.perf_counter() - start)
   return 2 * size**3 / min(seconds)
-
-
-def useful_operations(config: config_lib.ExperimentConfig) -> float:
-  """Counts the operations of the matrix products of one step.
-
-  The projection of two views needs no gradient of its input: twice its forward
-  pass. Blocks run on two views and the shuffled one, three times theirs.
-  """
-  model, data = config.model, config.data
-  frames = config.train.batch_size * data.num_frames
-  projection = 2 * (2 * frames) * data.feature_dim * model.width * 2
-  per_token = 4 * model.width**2 + 2 * model.width * model.mlp_dim
-  attention = 2 * data.num_frames * model.width
-  blocks = 2 * (3 * frames) * model.depth * (per_token + attention) * 3
-  return projection + blocks
 
 
 def make_case(**changes: int) -> config_lib.ExperimentConfig:
@@ -67,11 +52,11 @@ def time_step(config: config_lib.ExperimentConfig, repeats: int) -> float:
   schedule = optimizer_lib.make_schedule(
       learning_rate=1e-3, warmup_steps=0, num_steps=100
   )
-  optimizer = train_loop.make_optimizer(config.optimizer, schedule)
-  initialise = train_loop.make_initialiser(config, model, optimizer)
+  optimizer = factories.make_optimizer(config.optimizer, schedule)
+  initialise = factories.make_initialiser(config, model, optimizer)
   whole = sharding.replicated(mesh)
   state = jax.jit(initialise, out_shardings=whole)(0)
-  step = train_loop.make_step(
+  step = factories.make_step(
       config, model, optimizer, mesh, in_memory.random_source(1, 1, 1)
   )
   batch = sharding.to_global(_make_batch(config), mesh)
@@ -109,7 +94,7 @@ def main() -> None:
     rate = matmul_rate(flags.matmul_size, dtype=config.model.dtype)
     seconds = time_step(config, flags.repeats)
     rate = max(rate, matmul_rate(flags.matmul_size, dtype=config.model.dtype))
-    speed = useful_operations(config) / seconds
+    speed = step_flops.useful_flops(config) / seconds
     print(
         f"{name:20}{seconds:9.3f}{flags.batch_size / seconds:10.0f}"
         f"{speed / 1e9:9.0f}{speed / rate:7.2f}",

@@ -14,6 +14,7 @@ from chain_jax import (
     config_rules,
     errors,
     export,
+    factories,
     ownership,
     sharding,
     train_loop,
@@ -56,7 +57,7 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
   fingerprints = splits_lib.fingerprints(splits)
   if jax.process_index() == 0:
     claim_workdir(workdir, config, fingerprints)
-  mesh = sharding.make_mesh()
+  mesh = sharding.make_mesh(model_parallel=config.sharding.model_parallel)
   seconds = {}
   if mode == "train":
     checkpoints = open_checkpoints(config, workdir, fingerprints)
@@ -123,8 +124,8 @@ def restore(
   schedule = optimizer_lib.make_schedule(
       learning_rate=0.0, warmup_steps=0, num_steps=1
   )
-  optimizer = train_loop.make_optimizer(config.optimizer, schedule)
-  initialise = train_loop.make_initialiser(config, model, optimizer)
+  optimizer = factories.make_optimizer(config.optimizer, schedule)
+  initialise = factories.make_initialiser(config, model, optimizer)
   checkpoints = open_checkpoints(config, workdir, fingerprints)
   try:
     restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))

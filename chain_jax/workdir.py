@@ -19,10 +19,15 @@ class Workdir:
     # Elsewhere by `train.checkpoint_folder`, and then perhaps a URL.
     self.checkpoints = checkpoint_folder or os.path.join(path, "checkpoints")
     self.report = os.path.join(path, "report.json")
+    self.profile_request = os.path.join(path, "profile")
 
   def codes(self, split: str) -> str:
     """Returns the code directory of a split."""
     return os.path.join(self.path, "codes", split)
+
+  def profile(self, step: int) -> str:
+    """Returns the folder of the trace that starts with a step."""
+    return os.path.join(self.path, f"profile_{step}")
 
 
 def open_workdir(

@@ -11,9 +11,9 @@ import tiny
 from chain_jax import (
     checkpoint,
     errors,
+    factories,
     ownership,
     sharding,
-    train_loop,
     train_state,
 )
 
@@ -22,9 +22,9 @@ _OWNER = ownership.Owner(config={"name": "tiny"}, fingerprints={"train": "a"})
 
 def _initialiser():
   config = tiny.tiny_config()
-  optimizer = train_loop.make_optimizer(config.optimizer, lambda step: 0.1)
+  optimizer = factories.make_optimizer(config.optimizer, lambda step: 0.1)
   model = train_state.make_model(config.model)
-  return train_loop.make_initialiser(config, model, optimizer)
+  return factories.make_initialiser(config, model, optimizer)
 
 
 def _state(seed, step, num_devices=1):

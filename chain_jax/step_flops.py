@@ -1,0 +1,60 @@
+"""How much arithmetic one training step needs, counted by hand."""
+
+from chain_jax import config as config_lib
+
+
+def useful_flops(config: config_lib.ExperimentConfig) -> float:
+  """Counts the floating point operations that a training step cannot do without.
+
+  Those of its matrix products, two for each multiplication and addition; all
+  else is small beside them. A backward pass costs two products for each of the
+  forward pass, but the projection needs no gradient of its input. What a
+  program computes a second time to save memory is not counted, so the share of
+  a chip's peak that this makes is the model FLOP utilisation of
+  arXiv:2204.02311, App. B.
+
+  Args:
+    config: A run.
+
+  Returns:
+    Of one step on the global batch, over all devices.
+  """
+  model, data, loss = config.model, config.data, config.loss
+  batch, frames, width = config.train.batch_size, data.num_frames, model.width
+  # The third view is view 0 with its frames shuffled.
+  num_encoded = 3 if loss.frame_order else 2
+  block = 4 * width**2 + 2 * width * model.mlp_dim + 2 * frames * width
+  products = 3 * batch * num_encoded * frames * model.depth * block
+  products += 2 * batch * 2 * frames * data.feature_dim * width
+  products += 3 * batch * _hash_products(model, frames)
+  products += 3 * batch * _head_products(config)
+  num_views, num_bits = 2 * batch, model.num_bits
+  if loss.contrastive:
+    products += 3 * num_views**2 * num_bits
+  if loss.decorrelation:
+    products += 3 * num_views * num_bits**2
+  return 2.0 * products
+
+
+def _hash_products(model: config_lib.ModelConfig, frames: int) -> int:
+  """Counts multiplications of the hash layer, of one video's two views."""
+  rows = 2 * (frames if model.hash_pooling == "hash_then_mean" else 1)
+  hidden = model.hash_hidden_dim
+  if not hidden:
+    return rows * model.width * model.num_bits
+  return rows * hidden * (model.width + model.num_bits)
+
+
+# Of `models.heads.SceneChangeHead`.
+_SCENE_HIDDEN_DIM = 64
+
+
+def _head_products(config: config_lib.ExperimentConfig) -> int:
+  """Counts multiplications of the heads of the local tasks, of one video."""
+  frames, width = config.data.num_frames, config.model.width
+  products = 0
+  if config.loss.frame_order:
+    products += frames * width * frames
+  if config.loss.scene_change:
+    products += 2 * (frames - 1) * _SCENE_HIDDEN_DIM * (2 * width + 1)
+  return products
