@@ -71,8 +71,8 @@ def _prepare(phase):
     seconds = 1.5 if phase == "save" else 600.0
     _slow_down(
         phase,
-        ocp.CheckpointManager,
-        "_finalize_checkpoint",
+        ocp.CompositeCheckpointHandler,  # Before the last rename.
+        "finalize",
         before=lambda: time.sleep(seconds),
     )
   elif phase == "validation":
