@@ -15,6 +15,10 @@ from chain_jax.train_state import TrainState
 
 # Of the notes; 1 had checksums that one host could compute alone.
 _FORMAT_VERSION = 2
+_WAY_IN = (
+    "check `train.checkpoint_folder`, --workdir and the right to write there;"
+    " gs:// needs the extra chain_jax[gcs], s3:// chain_jax[s3]"
+)
 # Metadata and the notes, at the least.
 _OVERHEAD_BYTES = 2**18
 # Of the newest checkpoints, tried one after the other.
@@ -46,8 +50,7 @@ class Checkpoints:
     self._started = self._committed = None  # Steps of saves.
     with _said_plainly(
         f"{folder}: the checkpoint folder cannot be used",
-        "check `train.checkpoint_folder`, --workdir and the right to write"
-        " there",
+        _WAY_IN,
     ):
       self._folder = epath.Path(
           folder if self._is_url else os.path.abspath(folder)
