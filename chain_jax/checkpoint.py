@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +43,7 @@ class Checkpoints:
       owner: The run; a checkpoint of another one is refused.
 
     Raises:
+      InputError: If not all processes see the same folder.
       RunError: If the folder cannot be reached.
     """
     # Orbax asks for absolute paths; "gs://..." stays as it is.
@@ -61,6 +63,8 @@ class Checkpoints:
               max_to_keep=keep, create=True, cleanup_tmp_directories=True
           ),
       )
+
+    _check_shared(self._folder)
 
   def save(self, state: TrainState, *, seconds: float) -> None:
     """Starts saving a state that was checked to be finite.
@@ -204,6 +208,27 @@ class Checkpoints:
         f"{self._folder}: the checkpoint could not be written",
         "the last good one is kept: free some space or mend the folder, then"
         " run the same command again",
+    )
+
+
+def _check_shared(folder: epath.Path) -> None:
+  """Looks whether what one process writes is there for all."""
+  if jax.process_count() == 1:
+    return
+  # A name never looked for before: a network's file system may remember those.
+  (token,) = agreement.numbers_of_first([random.getrandbits(31)], most=1)
+  mark = folder / f".shared-{token}"
+  if jax.process_index() == 0:
+    mark.touch()
+  agreement.wait_for_all("the mark is in the checkpoint folder")
+  is_shared = agreement.true_on_all(mark.exists())
+  if jax.process_index() == 0:
+    mark.unlink()
+  if not is_shared:
+    raise errors.InputError(
+        f"{folder}: the checkpoint folder must be one that all hosts share, but"
+        " not all see what process 0 wrote; use a mounted disk or bucket, or"
+        " gs:// or s3:// as `train.checkpoint_folder`."
     )
 
 

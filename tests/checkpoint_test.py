@@ -171,6 +171,22 @@ def test_a_folder_that_cannot_be_is_said_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_folder_that_not_all_hosts_share_is_refused(
+    tmp_path, monkeypatch, process
+):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(jax, "process_index", lambda: process)
+  agreement = checkpoint.agreement
+  monkeypatch.setattr(agreement, "numbers_of_first", lambda numbers, most: [7])
+  monkeypatch.setattr(agreement, "wait_for_all", lambda name: None)
+  # Process 0 sees its own mark, and hears that another one does not.
+  monkeypatch.setattr(agreement, "true_on_all", lambda here: here and process)
+  with pytest.raises(errors.InputError, match="one that all hosts share"):
+    checkpoint._check_shared(checkpoint.epath.Path(tmp_path))
+  assert not list(tmp_path.iterdir())
+
+
 def test_what_counts_is_what_is_committed(tmp_path):
   checkpoints = checkpoint.Checkpoints(
       str(tmp_path / "c"), keep=3, owner=_OWNER

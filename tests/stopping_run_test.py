@@ -43,7 +43,7 @@ class Ended(NamedTuple):
   seconds: float  # From the signal on.
 
 
-def start(path, *command, config=_CONFIG, **changes):
+def start(path, *command, config=_CONFIG, environment=None, **changes):
   """Starts a run in a session of its own."""
   values = {
       name: config_lib.field_value(config, name)
@@ -55,7 +55,7 @@ def start(path, *command, config=_CONFIG, **changes):
       + [f"--workdir={path}", "--config=configs/quickstart.py"]
       + [f"--config.{name}={value}" for name, value in values.items()],
       cwd=_ROOT,
-      env=os.environ | _ENVIRONMENT,
+      env=os.environ | _ENVIRONMENT | (environment or {}),
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
