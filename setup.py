@@ -25,6 +25,7 @@ _REQUIRED = [
     "matplotlib",
     "pillow",  # Comes with matplotlib.
     "tqdm",
+    "psutil",  # Comes with orbax.
 ]
 
 # Decoding in processes of its own, weights of backbones.

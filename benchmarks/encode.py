@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import in_memory, machine
 from chain_jax import config as config_lib
-from chain_jax import export, sharding, train_loop, train_state
+from chain_jax import export, factories, sharding, train_state
 from chain_jax import optimizer as optimizer_lib
 
 
@@ -31,8 +31,8 @@ def main() -> None:
   schedule = optimizer_lib.make_schedule(
       learning_rate=1e-3, warmup_steps=0, num_steps=100
   )
-  optimizer = train_loop.make_optimizer(config.optimizer, schedule)
-  state = jax.jit(train_loop.make_initialiser(config, model, optimizer))(0)
+  optimizer = factories.make_optimizer(config.optimizer, schedule)
+  state = jax.jit(factories.make_initialiser(config, model, optimizer))(0)
   encode = export.make_encode(model, mesh)
   source = in_memory.random_source(
       flags.num_videos, config.data.num_frames, flags.feature_dim

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks import in_memory, machine
 from chain_jax import config as config_lib
+from chain_jax import factories, sharding, step_flops, train_state
 from chain_jax import optimizer as optimizer_lib
-from chain_jax import sharding, step_flops, train_loop, train_state
 from chain_jax.data import pipeline
 
 
@@ -52,11 +52,11 @@ def time_step(config: config_lib.ExperimentConfig, repeats: int) -> float:
   schedule = optimizer_lib.make_schedule(
       learning_rate=1e-3, warmup_steps=0, num_steps=100
   )
-  optimizer = train_loop.make_optimizer(config.optimizer, schedule)
-  initialise = train_loop.make_initialiser(config, model, optimizer)
+  optimizer = factories.make_optimizer(config.optimizer, schedule)
+  initialise = factories.make_initialiser(config, model, optimizer)
   whole = sharding.replicated(mesh)
   state = jax.jit(initialise, out_shardings=whole)(0)
-  step = train_loop.make_step(
+  step = factories.make_step(
       config, model, optimizer, mesh, in_memory.random_source(1, 1, 1)
   )
   batch = sharding.to_global(_make_batch(config), mesh)

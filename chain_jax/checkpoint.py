@@ -1,4 +1,4 @@
-"""Checkpoints: the state and the config it belongs to, through orbax."""
+"""Checkpoints: the state and the run it belongs to, through orbax."""
 
 import contextlib
 import os
@@ -6,41 +6,64 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import crc32c
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from chain_jax import errors
+from chain_jax import agreement, checksums, errors, ownership
 from chain_jax.train_state import TrainState
 
+# Of the notes; 1 had checksums that one host could compute alone.
+_FORMAT_VERSION = 2
 # Metadata and the notes, at the least.
 _OVERHEAD_BYTES = 2**18
+# Of the newest checkpoints, tried one after the other.
+_MOST_TRIED = 64
 
 
 class Checkpoints:
-  """The folder `checkpoints/` of a workdir; every process takes part.
+  """The checkpoints of a run, in a folder or an object store.
 
-  Saves run in the background and are committed by a rename, so that a kill at
-  any moment leaves the last finished one valid.
+  Every process takes part in every call. Saves run in the background and are
+  committed by a rename, so that a kill at any moment leaves the last finished
+  one valid; what a kill left half-written is no checkpoint, and is removed.
   """
 
-  def __init__(self, folder: str, *, keep: int) -> None:
-    # Orbax asks for absolute paths; "gs://..." stays as it is.
-    folder = folder if "://" in folder else os.path.abspath(folder)
-    self._folder = epath.Path(folder)
-    self._manager = ocp.CheckpointManager(
-        self._folder,
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
-    )
+  def __init__(self, folder: str, *, keep: int, owner: ownership.Owner) -> None:
+    """Opens the folder and makes it where it is missing.
 
-  def save(self, state: TrainState, *, config: dict, seconds: float) -> None:
+    Args:
+      folder: A path, or a URL such as gs://bucket/run.
+      keep: How many checkpoints stay.
+      owner: The run; a checkpoint of another one is refused.
+
+    Raises:
+      RunError: If the folder cannot be reached.
+    """
+    # Orbax asks for absolute paths; "gs://..." stays as it is.
+    self._is_url = "://" in folder
+    self._owner = owner
+    self._started = self._committed = None  # Steps of saves.
+    with _said_plainly(
+        f"{folder}: the checkpoint folder cannot be used",
+        "check `train.checkpoint_folder`, --workdir and the right to write"
+        " there",
+    ):
+      self._folder = epath.Path(
+          folder if self._is_url else os.path.abspath(folder)
+      )
+      self._manager = ocp.CheckpointManager(
+          self._folder,
+          options=ocp.CheckpointManagerOptions(
+              max_to_keep=keep, create=True, cleanup_tmp_directories=True
+          ),
+      )
+
+  def save(self, state: TrainState, *, seconds: float) -> None:
     """Starts saving a state that was checked to be finite.
 
     Args:
       state: Saved under its own step.
-      config: `dataclasses.asdict` of the config.
       seconds: Training time so far, over all restarts.
 
     Raises:
@@ -50,12 +73,14 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     notes = {
-        "config": config,
+        "format": _FORMAT_VERSION,
+        "config": self._owner.config,
+        "videos": self._owner.fingerprints,
         "seconds": seconds,
-        "checksums": _checksums(state),
+        "checksums": checksums.of_leaves(state),
     }
-    with _said_plainly(self._folder):
-      _check_room(self._folder, state)
+    with self._write_said_plainly():
+      _check_room(self._folder, self._is_url, state)
       self._manager.save(
           step,
           args=ocp.args.Composite(
@@ -63,18 +88,30 @@ class Checkpoints:
               notes=ocp.args.JsonSave(notes),
           ),
       )
+    # It has waited for the save before it.
+    self._committed, self._started = self._started or self._committed, step
 
   def wait(self) -> None:
-    """Returns when the last save is on disk; raises like `save`."""
-    with _said_plainly(self._folder):
+    """Returns when the last save is committed; raises like `save`."""
+    with self._write_said_plainly():
       self._manager.wait_until_finished()
+    self._committed = self._started or self._committed
 
   def close(self) -> None:
-    """Ends the background work."""
-    self._manager.close()
+    """Commits what is being saved and ends the background work."""
+    with self._write_said_plainly():
+      self._manager.close()
+
+  def what_counts(self) -> str:
+    """Says which checkpoint a restart begins at; any thread may call it."""
+    if self._started and not self._manager.is_saving_in_progress():
+      self._committed = self._started
+    if self._committed is None:
+      return "before anything was saved"
+    return f"without a save: the checkpoint of step {self._committed} counts"
 
   def restore(self, target: TrainState) -> tuple[TrainState, float] | None:
-    """Restores the newest checkpoint that can be read.
+    """Restores the newest checkpoint that every process can read.
 
     Damaged ones that are newer are moved aside, with a line that says so.
 
@@ -85,20 +122,21 @@ class Checkpoints:
       The state and its training seconds, or None where nothing was saved.
 
     Raises:
+      InputError: If the checkpoints belong to another run.
       RunError: If there are checkpoints and none can be read.
     """
-    steps = sorted(self._manager.all_steps(), reverse=True)
+    # One process may see what another no longer does: the first one decides.
+    steps = agreement.numbers_of_first(
+        sorted(self._manager.all_steps(), reverse=True), most=_MOST_TRIED
+    )
     damaged = {}
     for step in steps:
-      try:
-        restored = self._restore(step, target)
-      # Whatever orbax raises on a damaged file: it has no common class.
-      except Exception as error:
-        damaged[step] = error
-        continue
-      for bad_step, error in damaged.items():
-        self._move_aside(bad_step, error, used=step)
-      return restored
+      restored, error = self._try_restore(step, target)
+      if agreement.true_on_all(error is None):
+        self._move_aside(damaged, used=step)
+        self._committed = step
+        return restored
+      damaged[step] = error or OSError("another process could not read it")
     if steps:
       raise errors.RunError(
           f"{self._folder}: none of the checkpoints {steps} can be read"
@@ -107,53 +145,75 @@ class Checkpoints:
       )
     return None
 
-  def _restore(self, step: int, target: TrainState) -> tuple[TrainState, float]:
-    restored = self._manager.restore(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(target),
-            notes=ocp.args.JsonRestore(),
-        ),
-    )
-    state, notes = restored["state"], restored["notes"]
-    found = _checksums(state)
-    differing = sorted(
-        name for name in found if notes["checksums"].get(name) != found[name]
-    )
-    if differing:
-      raise ValueError(f"the bytes of {differing[0]} are not those saved")
-    return state, float(notes["seconds"])
+  def _try_restore(
+      self, step: int, target: TrainState
+  ) -> tuple[tuple[TrainState, float] | None, Exception | None]:
+    """Returns what was restored, or what stood in the way."""
+    try:
+      notes = self._manager.restore(
+          step, args=ocp.args.Composite(notes=ocp.args.JsonRestore())
+      )["notes"]
+      self._check_notes(notes, step)
+      state = self._manager.restore(
+          step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+      )["state"]
+      _check_sums(notes["checksums"], state)
+      return (state, float(notes["seconds"])), None
+    except errors.InputError:
+      raise
+    # Whatever orbax raises on a damaged file: it has no common class.
+    except Exception as error:
+      return None, error
 
-  def _move_aside(self, step: int, error: Exception, *, used: int) -> None:
+  def _check_notes(self, notes: dict[str, Any], step: int) -> None:
+    where = f"{self._folder}: checkpoint {step}"
+    if notes.get("format") != _FORMAT_VERSION:
+      raise errors.InputError(
+          f"{where} must be of format {_FORMAT_VERSION}, got"
+          f" {notes.get('format', 1)}: another version of chain_jax wrote it;"
+          " go on with that one, or start anew in another folder."
+      )
+    self._owner.check(notes["config"], notes["videos"], where=where)
+
+  def _move_aside(self, damaged: dict[int, Exception], *, used: int) -> None:
+    if not damaged:
+      return
     aside = self._folder.parent / "damaged_checkpoints"
     if jax.process_index() == 0:
-      print(
-          f"checkpoint {step} is damaged ({_first_line(error)}): moved to"
-          f" {aside}, going on from step {used}",
-          flush=True,
-      )
-      aside.mkdir(parents=True, exist_ok=True)
-      place = aside / str(step)
-      if place.exists():
-        place.rmtree()
-      (self._folder / str(step)).rename(place)
+      for step, error in damaged.items():
+        print(
+            f"checkpoint {step} is damaged ({_first_line(error)}): moved to"
+            f" {aside}, going on from step {used}",
+            flush=True,
+        )
+        aside.mkdir(parents=True, exist_ok=True)
+        # A store has no empty folders, and a move wants one to move to.
+        (aside / "about.txt").write_text("Checkpoints that were damaged.\n")
+        place = aside / str(step)
+        if place.exists():
+          place.rmtree()
+        (self._folder / str(step)).rename(place)
+    agreement.wait_for_all("damaged checkpoints are moved aside")
     self._manager.reload()
 
-
-def _checksums(state: TrainState) -> dict[str, int]:
-  """Returns a CRC-32C of every array: orbax's files have none of their own."""
-  leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
-  return {
-      jax.tree_util.keystr(path): crc32c.crc32c(
-          np.ascontiguousarray(leaf).view(np.uint8).data
-      )
-      for path, leaf in leaves
-  }
+  def _write_said_plainly(self) -> contextlib.AbstractContextManager[None]:
+    return _said_plainly(
+        f"{self._folder}: the checkpoint could not be written",
+        "the last good one is kept: free some space or mend the folder, then"
+        " run the same command again",
+    )
 
 
-def _check_room(folder: epath.Path, state: TrainState) -> None:
+def _check_sums(saved: dict[str, int], state: TrainState) -> None:
+  found = checksums.of_leaves(state)
+  differing = sorted(name for name in found if saved.get(name) != found[name])
+  if differing:
+    raise ValueError(f"the bytes of {differing[0]} are not those saved")
+
+
+def _check_room(folder: epath.Path, is_url: bool, state: TrainState) -> None:
   """Finds a full disk before orbax's threads do, each with a traceback."""
-  if not os.path.isdir(folder):  # An object store.
+  if is_url:
     return
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
   free = shutil.disk_usage(folder).free
@@ -170,13 +230,11 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _said_plainly(folder: Any) -> Iterator[None]:
-  """Turns what orbax raises when it cannot write into one line."""
+def _said_plainly(what: str, way_out: str) -> Iterator[None]:
+  """Turns what orbax raises into one line."""
   try:
     yield
   except Exception as error:
     raise errors.RunError(
-        f"{folder}: the checkpoint could not be written"
-        f" ({_first_line(error)}); the last good one is kept: free some space"
-        " or mend the folder, then run the same command again."
+        f"{what} ({_first_line(error)}); {way_out}."
     ) from error

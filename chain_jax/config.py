@@ -110,6 +110,8 @@ class LossConfig:
   bit_balance: float = 0.1
   decorrelation: float = 0.1
   temperature: float = 0.5  # Of the contrastive softmax; > 0.
+  learn_temperature: bool = False  # Starts at `temperature`.
+  contrastive_method: str = "auto"  # auto | global | tiled | ring.
   positive_prior: float = 0.0  # Debiased NT-Xent's tau+; 0 = plain NT-Xent.
   scene_threshold_std: float = 1.0  # A change lies below mean - this * std.
 
@@ -131,12 +133,24 @@ class TrainConfig:
 
   seed: int = 0
   batch_size: int = 128  # Videos a step, over all devices.
+  device_batch_size: int = 0  # Videos a device runs at once; 0 = its share.
   num_epochs: int = 100  # Passes over the train split.
   max_steps: int = 0  # Cuts the run short; 0 = no limit.
   log_every_steps: int = 20
   checkpoint_every_steps: int = 200
   keep_checkpoints: int = 2
+  # A folder that all hosts see, or gs:// or s3://; "" = WORKDIR/checkpoints.
+  checkpoint_folder: str = ""
   validate_every_steps: int = 0  # 0 = only at the end, where held out.
+  profile_start_step: int = 0  # First step traced unasked; 0 = none.
+  profile_num_steps: int = 5  # Steps a trace; 0 = no traces, asked for or not.
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class ShardingConfig:
+  """How devices share the work; nothing learnt depends on it."""
+
+  model_parallel: int = 1  # Devices of a host that share the wide layers.
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -162,6 +176,7 @@ class ExperimentConfig:
       default_factory=OptimizerConfig
   )
   train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+  sharding: ShardingConfig = dataclasses.field(default_factory=ShardingConfig)
   evaluation: EvaluationConfig = dataclasses.field(
       default_factory=EvaluationConfig
   )

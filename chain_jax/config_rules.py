@@ -44,16 +44,29 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
       model.width,
       f"{max(1, model.width // even_heads) * even_heads}",
   )
+  shared_by = config.sharding.model_parallel
+  for name, size in (
+      ("model.num_heads", model.num_heads),
+      ("model.mlp_dim", model.mlp_dim),
+  ):
+    _check(
+        size % shared_by == 0,
+        name,
+        f"a multiple of `sharding.model_parallel` = {shared_by}",
+        size,
+        f"{max(1, size // shared_by) * shared_by}",
+    )
+  num_parts = max(1, num_devices // shared_by)
   for name, size in (
       ("train.batch_size", train.batch_size),
       ("evaluation.batch_size", config.evaluation.batch_size),
   ):
     _check(
-        size % num_devices == 0,
+        size % num_parts == 0,
         name,
-        f"a multiple of the {num_devices} devices",
+        f"a multiple of the {num_parts} devices",
         size,
-        f"{max(1, size // num_devices) * num_devices}",
+        f"{max(1, size // num_parts) * num_parts}",
     )
 
 
@@ -102,6 +115,7 @@ def _check_choices(config: config_lib.ExperimentConfig) -> None:
       "data.prepared.validation_split": ("", *_SPLITS),
       "data.shuffle": ("videos", "shards"),
       "augment.sampling": ("segments", "uniform", "consecutive"),
+      "loss.contrastive_method": ("auto", "global", "tiled", "ring"),
       "model.normalisation": ("none", "centre", "standardise"),
       "model.hash_relaxation": ("tanh", "straight_through"),
       "model.hash_pooling": ("pool_then_hash", "hash_then_mean"),
@@ -117,6 +131,14 @@ def _check_choices(config: config_lib.ExperimentConfig) -> None:
         repr(value),
         repr(allowed[0]),
     )
+  folder = config.train.checkpoint_folder
+  _check(
+      "://" not in folder or folder.startswith(("gs://", "s3://")),
+      "train.checkpoint_folder",
+      "a folder, or a URL that begins with gs:// or s3://",
+      repr(folder),
+      "a folder that all hosts see",
+  )
 
 
 # Field -> smallest and largest allowed value, both included.
@@ -162,12 +184,16 @@ _RANGES = {
     "optimizer.adam_b2": (0, 0.999999),
     "train.seed": (0, 2**31 - 1),
     "train.batch_size": (2, math.inf),
+    "train.device_batch_size": (0, math.inf),
+    "sharding.model_parallel": (1, math.inf),
     "train.num_epochs": (1, math.inf),
     "train.max_steps": (0, math.inf),
     "train.log_every_steps": (1, math.inf),
     "train.checkpoint_every_steps": (1, math.inf),
     "train.keep_checkpoints": (1, math.inf),
     "train.validate_every_steps": (0, math.inf),
+    "train.profile_start_step": (0, math.inf),
+    "train.profile_num_steps": (0, math.inf),
     "evaluation.batch_size": (1, math.inf),
     "evaluation.baseline_seed": (0, 2**31 - 1),
     "evaluation.baseline_videos": (0, math.inf),

@@ -53,7 +53,8 @@ def fill(source: sources.VideoSource, mesh: Mesh) -> DeviceCache:
   dtype = np.dtype(np.float32) if source.dtype.itemsize == 8 else source.dtype
   dtype = dtype.newbyteorder("=")
   placed = _placement(source, dtype.itemsize, mesh)
-  num_rows = -(-len(source) // mesh.size) * mesh.size
+  num_parts = sharding.data_size(mesh)
+  num_rows = -(-len(source) // num_parts) * num_parts
   variants = (source.num_variants,) if source.num_variants > 1 else ()
   shape = (num_rows, int(source.num_frames.max()), *variants)
   shape = (*shape, source.feature_dim)
@@ -151,7 +152,7 @@ def _placement(
     memory = int(multihost_utils.broadcast_one_to_all(sent)) * 2**20
   if memory is None or num_bytes <= _COPY_SHARE * memory:
     return sharding.replicated(mesh)
-  if num_bytes <= _LARGEST_SHARE * memory * mesh.size:
+  if num_bytes <= _LARGEST_SHARE * memory * sharding.data_size(mesh):
     return sharding.batch_sharding(mesh)
   raise InputError(
       "`data.cache_on_device` needs the train split to fit in"

@@ -2,11 +2,17 @@
 
 An error's text is one line: the field or file, the rule, the value, the way
 out. No command shows a traceback for a user's mistake.
+
+A command's exit code is 0 (done), 1 (failed), 2 (bad usage or input) or 75
+(told to stop by SIGTERM or by the cloud; the same command goes on from there).
 """
 
 import os
 import sys
 from collections.abc import Callable
+
+# EX_TEMPFAIL of sysexits.h: try again later.
+EXIT_STOPPED = 75
 
 
 class InputError(ValueError):
@@ -17,6 +23,10 @@ class RunError(RuntimeError):
   """The input was fine and the run failed: full disk, non-finite loss."""
 
 
+class Stopped(Exception):
+  """No failure: the run was told to stop, and the same command goes on."""
+
+
 def run_command(command: Callable[[], None]) -> int:
   """Runs a command and turns its failure into one line on standard error.
 
@@ -24,7 +34,8 @@ def run_command(command: Callable[[], None]) -> int:
     command: Does the work; raises `InputError`, `RunError` or `OSError`.
 
   Returns:
-    The exit code: 0, or 2 for bad usage or input, or 1 for a failed run.
+    The exit code: 0, or 2 for bad usage or input, or 1 for a failed run, or
+    `EXIT_STOPPED`.
 
   >>> run_command(lambda: None)
   0
@@ -38,6 +49,9 @@ def run_command(command: Callable[[], None]) -> int:
     return 0
   except (RunError, OSError) as error:
     return _report(error, exit_code=1)
+  except Stopped as stopped:
+    print(stopped, file=sys.stderr, flush=True)
+    return EXIT_STOPPED
   except KeyboardInterrupt:
     return _report("interrupted; what was written stays valid", exit_code=1)
   return 0

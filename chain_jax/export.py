@@ -40,7 +40,7 @@ def make_encode(
     return model.apply(variables, features, mask, method="encode")
 
   return jax.jit(
-      encode, in_shardings=(whole, whole, split, split), out_shardings=whole
+      encode, in_shardings=(None, whole, split, split), out_shardings=whole
   )
 
 

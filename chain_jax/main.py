@@ -2,6 +2,9 @@
 
 Trains or resumes, exports codes, evaluates them. Any setting can be given as
 --config.FIELD=VALUE, such as --config.model.num_bits=32.
+
+Exit codes: 0 done; 1 failed; 2 bad usage or input; 75 told to stop by SIGTERM
+or by the cloud, with what was learnt saved: run the same command again.
 """
 
 import logging
@@ -12,7 +15,13 @@ import threading
 from absl import flags
 from ml_collections import config_flags
 
-from chain_jax import config_rules, errors, main_flags
+from chain_jax import (
+    cloud_notice,
+    config_rules,
+    errors,
+    main_flags,
+    stop_notice,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File that describes the run, such as configs/ucf101.py."
@@ -67,6 +76,8 @@ def _quieten_libraries() -> None:
 
 if __name__ == "__main__":
   _quieten_libraries()
+  stop_notice.install()
+  cloud_notice.watch(stop_notice.request)
   exit_code = errors.run_command(lambda: main(sys.argv))
   if exit_code:
     # Threads that orbax left waiting for a save that failed never end.

@@ -22,6 +22,7 @@ class MetricWriter:
 
   def __init__(self, workdir: str, *, start_step: int) -> None:
     self._path = os.path.join(workdir, "metrics.jsonl")
+    whole_files.remove_leftovers(pathlib.Path(workdir))
     _keep_rows_until(self._path, start_step)
     self._file = open(self._path, "a", encoding="utf-8")
     self._events = tensorboardX.SummaryWriter(

@@ -63,15 +63,47 @@ class Progress:
     self._num_steps = num_steps
     self._start_time = time.monotonic()
 
-  def line(self, step: int, *, loss: float, videos_per_second: float) -> str:
-    """Returns one line: step, loss, speed, time left."""
+  def line(
+      self,
+      step: int,
+      *,
+      loss: float,
+      videos_per_second: float,
+      input_wait_share: float,
+      utilisation: float | None,
+  ) -> str:
+    """Returns one line: step, loss, speed, what limits it, time left.
+
+    Args:
+      step: Steps done.
+      loss: Mean over the last steps.
+      videos_per_second: Over all devices.
+      input_wait_share: Of the time, in [0, 1].
+      utilisation: Model FLOP utilisation, in [0, 1]; None where not known.
+    """
     elapsed = time.monotonic() - self._start_time
     done = max(step - self._start_step, 1)
     left = elapsed / done * (self._num_steps - step)
+    used = "" if utilisation is None else f"  MFU {utilisation:.0%}"
     return (
         f"step {step}/{self._num_steps}  loss {loss:.4f} "
-        f" {videos_per_second:.0f} videos/s  ETA {format_seconds(left)}"
+        f" {videos_per_second:.0f} videos/s{used} "
+        f" input {input_wait_share:.0%}  ETA {format_seconds(left)}"
     )
+
+
+def time_line(seconds: dict[str, float]) -> str:
+  """Says where time went, the largest part first.
+
+  >>> time_line({"input_wait": 1.0, "compute": 62.0, "checkpoint": 37.0})
+  'time 1:40: compute 62%, checkpoint 37%, input wait 1%'
+  """
+  total = sum(seconds.values())
+  parts = sorted(seconds.items(), key=lambda part: -part[1])
+  shares = ", ".join(
+      f"{name.replace('_', ' ')} {part / total:.0%}" for name, part in parts
+  )
+  return f"time {format_seconds(total)}: {shares}"
 
 
 def format_seconds(seconds: float) -> str:

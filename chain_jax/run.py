@@ -14,6 +14,8 @@ from chain_jax import (
     config_rules,
     errors,
     export,
+    factories,
+    ownership,
     sharding,
     train_loop,
     train_state,
@@ -52,18 +54,20 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
   splits = splits_lib.make_splits(config.data, seed=config.train.seed)
   segments = splits_lib.open_segments(config.data)
   plan = train_loop.make_plan(config, splits)
+  fingerprints = splits_lib.fingerprints(splits)
   if jax.process_index() == 0:
-    claim_workdir(workdir, config, splits_lib.fingerprints(splits))
-  mesh = sharding.make_mesh()
+    claim_workdir(workdir, config, fingerprints)
+  mesh = sharding.make_mesh(model_parallel=config.sharding.model_parallel)
   seconds = {}
   if mode == "train":
-    trained = train_loop.train(config, workdir, splits, plan, mesh)
+    checkpoints = open_checkpoints(config, workdir, fingerprints)
+    trained = train_loop.train(config, workdir, splits, plan, mesh, checkpoints)
     seconds["train"] = trained.seconds
     seconds["export"] = _export_all(
         config, workdir, splits, segments, mesh, trained.state
     )
   elif mode == "export":
-    state = restore(config, workdir, mesh)
+    state = restore(config, workdir, mesh, fingerprints)
     seconds["export"] = _export_all(
         config, workdir, splits, segments, mesh, state
     )
@@ -88,24 +92,41 @@ def _finished_report(workdir: Workdir) -> dict[str, Any] | None:
   return report if is_last else None
 
 
+def open_checkpoints(
+    config: config_lib.ExperimentConfig,
+    workdir: Workdir,
+    fingerprints: dict[str, str] | None,
+) -> checkpoint.Checkpoints:
+  """Opens the checkpoints of a run; None: its videos are not compared."""
+  return checkpoint.Checkpoints(
+      workdir.checkpoints,
+      keep=config.train.keep_checkpoints,
+      owner=ownership.Owner(
+          config=dataclasses.asdict(config), fingerprints=fingerprints
+      ),
+  )
+
+
 def restore(
-    config: config_lib.ExperimentConfig, workdir: Workdir, mesh: Mesh
+    config: config_lib.ExperimentConfig,
+    workdir: Workdir,
+    mesh: Mesh,
+    fingerprints: dict[str, str] | None = None,
 ) -> train_state.TrainState:
   """Restores the newest checkpoint, without the data.
 
   Raises:
-    InputError: If there is none.
+    InputError: If there is none, or it is of another config or, where
+      `fingerprints` are given, of other videos.
   """
   model = train_state.make_model(config.model)
   # Only the optimizer state's shape counts here, not the schedule.
   schedule = optimizer_lib.make_schedule(
       learning_rate=0.0, warmup_steps=0, num_steps=1
   )
-  optimizer = train_loop.make_optimizer(config.optimizer, schedule)
-  initialise = train_loop.make_initialiser(config, model, optimizer)
-  checkpoints = checkpoint.Checkpoints(
-      workdir.checkpoints, keep=config.train.keep_checkpoints
-  )
+  optimizer = factories.make_optimizer(config.optimizer, schedule)
+  initialise = factories.make_initialiser(config, model, optimizer)
+  checkpoints = open_checkpoints(config, workdir, fingerprints)
   try:
     restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
   finally:

@@ -1,7 +1,6 @@
 """The training story, top to bottom: start or resume, step, save, stop."""
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,22 +10,22 @@ import optax
 from jax.sharding import Mesh
 
 from chain_jax import (
+    agreement,
     checkpoint,
     device_cache,
-    metric_writer,
+    factories,
+    observation,
     prefetch,
-    sharding,
     step_recorder,
+    stop_notice,
     train_state,
-    train_step,
     validation,
 )
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
-from chain_jax.data import pipeline, pooling, sources
+from chain_jax.data import pipeline, pooling
 from chain_jax.data import splits as splits_lib
 from chain_jax.data.training_plan import TrainingPlan
-from chain_jax.losses import total
 from chain_jax.workdir import Workdir
 
 # Enough videos for the mean of a feature; more only costs time.
@@ -74,15 +73,17 @@ def train(
     splits: splits_lib.Splits,
     plan: Plan,
     mesh: Mesh,
+    checkpoints: checkpoint.Checkpoints,
 ) -> Trained:
   """Trains to the end, from the newest checkpoint if there is one.
 
   Args:
     config: The run.
-    workdir: Holds its checkpoints and metrics.
+    workdir: Holds its metrics.
     splits: Its videos.
     plan: From `make_plan`.
     mesh: Its devices.
+    checkpoints: Of this run; closed at the end.
 
   Returns:
     The trained state.
@@ -91,6 +92,7 @@ def train(
     InputError: If the data does not fit the config.
     RunError: On a non-finite loss or a failed write; the last good
       checkpoint stays.
+    Stopped: After a notice to stop, with the state saved.
   """
   last_step = plan.num_steps
   model = train_state.make_model(config.model)
@@ -99,33 +101,47 @@ def train(
       warmup_steps=config.optimizer.warmup_steps,
       num_steps=last_step,
   )
-  optimizer = make_optimizer(config.optimizer, schedule)
-  checkpoints = checkpoint.Checkpoints(
-      workdir.checkpoints, keep=config.train.keep_checkpoints
-  )
-  initialise = make_initialiser(config, model, optimizer)
-  restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
-  state, seconds = restored or (_start(config, initialise, splits, mesh), 0.0)
-  start_step = int(state.step)
-  if restored and jax.process_index() == 0:
-    print(f"resuming after step {start_step} of {last_step}", flush=True)
-  recorder, close = _make_recorder(config, workdir, start_step, last_step)
-  try:
+  optimizer = factories.make_optimizer(config.optimizer, schedule)
+  initialise = factories.make_initialiser(config, model, optimizer)
+  with contextlib.ExitStack() as stack:
+    # Whatever ends the run, what is being saved is committed.
+    stack.callback(checkpoints.close)
+    restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
+    state, seconds = restored or (_start(config, initialise, splits, mesh), 0.0)
+    start_step = int(state.step)
+    _say_where_it_begins(config, start_step, last_step)
+    train_step_fn = factories.make_step(
+        config, model, optimizer, mesh, splits.train
+    )
+    recorder, tracer, close = observation.start(
+        config, workdir, start_step=start_step, last_step=last_step
+    )
+    stack.callback(close)
     return _loop(
         config,
         state,
         seconds,
-        train_step_fn=make_step(config, model, optimizer, mesh, splits.train),
+        train_step_fn=tracer.traced(train_step_fn, steps_done=start_step),
         batches=_make_batches(config, splits, plan, start_step, mesh),
         validate=validation.make_validator(config, model, splits, mesh),
         schedule=schedule,
         recorder=recorder,
         checkpoints=checkpoints,
+        votes=agreement.StopVotes(mesh),
         last_step=last_step,
     )
-  finally:
-    close()
-    checkpoints.close()
+
+
+def _say_where_it_begins(
+    config: config_lib.ExperimentConfig, start_step: int, last_step: int
+) -> None:
+  folder = config.train.checkpoint_folder
+  if jax.process_index() != 0:
+    return
+  if start_step:
+    print(f"resuming after step {start_step} of {last_step}", flush=True)
+  elif folder:  # A misspelt one must not pass for a new run unseen.
+    print(f"{folder}: no checkpoint yet, training begins", flush=True)
 
 
 def _loop(
@@ -139,6 +155,7 @@ def _loop(
     schedule: optax.Schedule,
     recorder: step_recorder.StepRecorder,
     checkpoints: checkpoint.Checkpoints,
+    votes: agreement.StopVotes,
     last_step: int,
 ) -> Trained:
   settings = config.train
@@ -147,53 +164,35 @@ def _loop(
   def is_due(step: int, every: int) -> bool:
     return step == last_step or (every > 0 and step % every == 0)
 
-  with batches as iterator:
+  saving = stop_notice.saving_first(checkpoints.what_counts)
+  with saving as told, batches as iterator:
     steps = range(start_step + 1, last_step + 1)
-    for step, batch in zip(steps, iterator, strict=True):
+    for step, batch in zip(steps, recorder.timed(iterator), strict=True):
       state, metrics = train_step_fn(state, batch)
       recorder.add(metrics)
-      saves = is_due(step, settings.checkpoint_every_steps)
+      told.begin()  # It is compiled: from here on a notice waits for a save.
+      stops = votes.stops_here()
+      saves = stops or is_due(step, settings.checkpoint_every_steps)
       if saves or is_due(step, settings.log_every_steps):
         # Before a save: what is not finite never becomes a checkpoint.
         recorder.flush(step, learning_rate=float(schedule(step - 1)))
+      if saves:
+        with recorder.measure("checkpoint"):
+          checkpoints.save(state, seconds=time.monotonic() - start_time)
+      if stops:
+        told.at_safe_point()
+        checkpoints.wait()
+        raise stop_notice.stopped(f"after step {step} of {last_step}, saved")
+      # After a save, which goes on meanwhile.
       if is_due(step, settings.validate_every_steps):
-        scores = validate(state)
+        with recorder.measure("validation"):
+          scores = validate(state)
         if scores:
           recorder.write(step, scores)
-      if saves:
-        checkpoints.save(
-            state,
-            config=dataclasses.asdict(config),
-            seconds=time.monotonic() - start_time,
-        )
-  checkpoints.wait()
+    with recorder.measure("checkpoint"):
+      checkpoints.wait()
+  recorder.finish()
   return Trained(state, time.monotonic() - start_time)
-
-
-def make_optimizer(
-    config: config_lib.OptimizerConfig, schedule: optax.Schedule
-) -> optax.GradientTransformation:
-  """Makes the optimizer that the config describes."""
-  return optimizer_lib.make_optimizer(
-      schedule,
-      weight_decay=config.weight_decay,
-      gradient_clip=config.gradient_clip,
-      adam_b2=config.adam_b2,
-  )
-
-
-def make_initialiser(
-    config: config_lib.ExperimentConfig,
-    model: Any,
-    optimizer: optax.GradientTransformation,
-) -> Any:
-  """Makes the function seed -> state for the config's shapes."""
-  return train_state.make_initialiser(
-      model,
-      optimizer,
-      num_frames=config.data.num_frames,
-      feature_dim=config.data.feature_dim,
-  )
 
 
 def _start(
@@ -203,8 +202,7 @@ def _start(
     mesh: Mesh,
 ) -> train_state.TrainState:
   """Draws the parameters and measures the train features."""
-  whole = sharding.replicated(mesh)
-  state = jax.jit(initialise, out_shardings=whole)(config.train.seed)
+  state = train_state.start(initialise, config.train.seed, mesh)
   mean, std = pooling.feature_statistics(
       splits.train,
       max_videos=_STATISTICS_VIDEOS,
@@ -216,54 +214,6 @@ def _start(
   )
   return state.replace(
       statistics=train_state.fill_statistics(state.statistics, *scaling, mesh)
-  )
-
-
-def _make_recorder(
-    config: config_lib.ExperimentConfig,
-    workdir: Workdir,
-    start_step: int,
-    last_step: int,
-) -> tuple[step_recorder.StepRecorder, Callable[[], None]]:
-  writer = None
-  if jax.process_index() == 0:
-    writer = metric_writer.MetricWriter(workdir.path, start_step=start_step)
-  recorder = step_recorder.StepRecorder(
-      writer,
-      batch_size=config.train.batch_size,
-      start_step=start_step,
-      num_steps=last_step,
-  )
-  return recorder, writer.close if writer else lambda: None
-
-
-def make_step(
-    config: config_lib.ExperimentConfig,
-    model: Any,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    source: sources.VideoSource,
-) -> Callable[..., Any]:
-  """Makes the jitted step that the config describes, for videos of `source`."""
-  loss = config.loss
-  return train_step.make_train_step(
-      model,
-      optimizer,
-      mesh,
-      weights=total.LossWeights(
-          contrastive=loss.contrastive,
-          frame_order=loss.frame_order,
-          scene_change=loss.scene_change,
-          quantisation=loss.quantisation,
-          bit_balance=loss.bit_balance,
-          decorrelation=loss.decorrelation,
-      ),
-      temperature=loss.temperature,
-      positive_prior=loss.positive_prior,
-      scene_threshold_std=loss.scene_threshold_std,
-      scaling=source.scaling,
-      augmentation=splits_lib.make_augmentation(config.augment, source),
-      seed=config.train.seed,
   )
 
 

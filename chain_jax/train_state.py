@@ -8,10 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float32
 
 from chain_jax import config as config_lib
 from chain_jax import sharding
 from chain_jax.models import chain
+
+# Among the parameters, where the temperature is learned.
+_LOG_TEMPERATURE = "log_temperature"
+_LOWEST_TEMPERATURE = 0.01
 
 
 @flax.struct.dataclass
@@ -51,6 +56,7 @@ def make_initialiser(
     *,
     num_frames: int,
     feature_dim: int,
+    learned_temperature: float | None = None,
 ) -> Any:
   """Returns the pure function seed -> `TrainState`.
 
@@ -59,6 +65,8 @@ def make_initialiser(
     optimizer: Its optimizer.
     num_frames: Frames a view.
     feature_dim: Width of a frame's feature.
+    learned_temperature: Where the contrastive temperature starts, if it is
+      learned; None = it is not.
 
   Returns:
     A function of an int seed, to be jitted or evaluated for its shapes only.
@@ -71,25 +79,51 @@ def make_initialiser(
     variables = model.init(
         jax.random.key(seed), views, mask, permutation, deterministic=True
     )
+    params = variables["params"]
+    if learned_temperature is not None:
+      start = jnp.log(jnp.float32(learned_temperature))
+      params = {**params, _LOG_TEMPERATURE: start}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
+        params=params,
         statistics=variables["statistics"],
-        optimizer_state=optimizer.init(variables["params"]),
+        optimizer_state=optimizer.init(params),
     )
 
   return initialise
+
+
+def temperature_of(params: Any) -> Float32[Array, ""] | None:
+  """Returns the learned temperature; None where there is none."""
+  log_temperature = params.get(_LOG_TEMPERATURE)
+  return None if log_temperature is None else jnp.exp(log_temperature)
+
+
+def bound_temperature(params: Any) -> Any:
+  """Keeps a learned temperature at .01 or above: arXiv:2103.00020, Sec. 2.5."""
+  if _LOG_TEMPERATURE not in params:
+    return params
+  bounded = jnp.maximum(params[_LOG_TEMPERATURE], np.log(_LOWEST_TEMPERATURE))
+  return {**params, _LOG_TEMPERATURE: bounded}
 
 
 def abstract_state(initialise: Any, mesh: Mesh) -> TrainState:
   """Returns shapes, dtypes and shardings of the state; allocates nothing."""
   shapes = jax.eval_shape(initialise, 0)
   return jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(
-          leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)
+      lambda leaf, where: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=where
       ),
       shapes,
+      sharding.parameter_shardings(shapes, mesh),
   )
+
+
+def start(initialise: Any, seed: int, mesh: Mesh) -> TrainState:
+  """Draws a state, each array where `sharding` wants it."""
+  shapes = jax.eval_shape(initialise, seed)
+  places = sharding.parameter_shardings(shapes, mesh)
+  return jax.jit(initialise, out_shardings=places)(seed)
 
 
 def feature_scaling(

@@ -1,7 +1,8 @@
 """One update on one global batch, the same on any number of devices."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,15 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32, Int, UInt32
 
-from chain_jax import sharding
+from chain_jax import gradients, sharding
 from chain_jax.data import augment, records
-from chain_jax.losses import total
+from chain_jax.losses import contrastive, total
 from chain_jax.models import chain
-from chain_jax.train_state import TrainState
+from chain_jax.train_state import (
+    TrainState,
+    bound_temperature,
+    temperature_of,
+)
 
 
 def draw_permutations(
@@ -55,6 +60,8 @@ def make_train_step(
     temperature: float,
     positive_prior: float,
     scene_threshold_std: float,
+    contrastive_method: str = "auto",
+    rounds: int = 1,
     scaling: records.Scaling,
     augmentation: augment.FeatureAugmentation,
     seed: int,
@@ -64,11 +71,14 @@ def make_train_step(
   Args:
     model: The model.
     optimizer: Its optimizer.
-    mesh: The batch is split over its axis `data`; parameters are replicated.
+    mesh: The batch is split over its axis `data`, wide layers over `model`.
     weights: Of the objective's terms.
-    temperature: Of the contrastive softmax.
+    temperature: Of the contrastive softmax, where the state has none of its
+      own (`train_state.LOG_TEMPERATURE`).
     positive_prior: Of the debiased contrastive loss; 0 = plain.
     scene_threshold_std: Of the scene change pseudo-labels.
+    contrastive_method: Of `contrastive.nt_xent`.
+    rounds: In which the batch goes through the model; 1 = all at once.
     scaling: What the numbers of a batch mean.
     augmentation: How features change.
     seed: Of the augmentation, of dropout and of the frame permutations,
@@ -79,75 +89,114 @@ def make_train_step(
     state given is donated: its buffers are reused and it must not be read
     again.
   """
-
-  loss_fn = _make_loss_fn(
-      model,
-      weights=weights,
+  apply = _make_apply(model)
+  loss = _make_loss(
+      weights,
       temperature=temperature,
-      positive_prior=positive_prior,
       scene_threshold_std=scene_threshold_std,
+      nt_xent=functools.partial(
+          contrastive.nt_xent,
+          positive_prior=positive_prior,
+          method=contrastive_method,
+          mesh=mesh,
+      ),
   )
 
   def step(state: TrainState, batch: Any) -> Any:
     step_rng = jax.random.fold_in(jax.random.key(seed), state.step)
     view_rng, model_rng = jax.random.split(step_rng)
+    order_rng, dropout_rng = jax.random.split(model_rng)
     views = augment.make_views(
         view_rng, batch.frames, batch.frame_mask, scaling, augmentation
     )
-    gradients, metrics = jax.grad(loss_fn, has_aux=True)(
-        state.params, state.statistics, views, batch.frame_mask, model_rng
-    )
-    updates, optimizer_state = optimizer.update(
-        gradients, state.optimizer_state, state.params
-    )
-    params = optax.apply_updates(state.params, updates)
-    metrics["gradient_norm"] = optax.tree.norm(gradients)
-    # The loss is that of the parameters before the update; what is saved after
-    # it is checked by this.
-    metrics["parameter_norm"] = optax.tree.norm(params)
-    metrics["batch_checksum"] = checksum(batch.videos)
-    return (
-        state.replace(
-            step=state.step + 1, params=params, optimizer_state=optimizer_state
-        ),
-        metrics,
-    )
+    seen = _Seen(views, batch.frame_mask, None)
+    if weights.frame_order:
+      permutation = draw_permutations(order_rng, batch.frame_mask[:, 0])
+      seen = seen._replace(permutation=permutation)
+    with_statistics = functools.partial(apply, state.statistics)
+    if rounds == 1:
+      gradient_fn = gradients.in_one_round(with_statistics, loss)
+    else:
+      gradient_fn = gradients.in_rounds(
+          with_statistics, loss, rounds=rounds, mesh=mesh
+      )
+    grads, metrics = gradient_fn(state.params, seen, dropout_rng)
+    state, norms = _update(optimizer, state, grads)
+    metrics |= norms | {"batch_checksum": checksum(batch.videos)}
+    return sharding.constrain(state, mesh), metrics
 
-  whole, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+  split = sharding.batch_sharding(mesh)
   return jax.jit(
       step,
-      in_shardings=(whole, split),
-      out_shardings=(whole, whole),
+      in_shardings=(None, split),
+      out_shardings=(None, sharding.replicated(mesh)),
       donate_argnums=0,
   )
 
 
-def _make_loss_fn(
-    model: chain.ChainModel, *, weights: total.LossWeights, **settings: float
-) -> Callable[..., Any]:
-  """Makes (params, statistics, views, mask, rng) -> (loss, metrics)."""
+class _Seen(NamedTuple):
+  """What model and loss see of a batch."""
 
-  def loss_fn(
-      params: Any,
-      statistics: Any,
-      views: Float32[Array, "batch 2 frames dim"],
-      frame_mask: Bool[Array, "batch 2 frames"],
-      rng: jax.Array,
-  ) -> Any:
-    order_rng, dropout_rng = jax.random.split(rng)
-    permutation = None
-    if weights.frame_order:
-      permutation = draw_permutations(order_rng, frame_mask[:, 0])
-    output = model.apply(
+  views: Float32[Array, "batch 2 frames dim"]
+  frame_mask: Bool[Array, "batch 2 frames"]
+  permutation: Int[Array, "batch frames"] | None
+
+
+def _make_apply(model: chain.ChainModel) -> Callable[..., chain.ChainOutput]:
+  """Makes (statistics, params, seen, rng) -> the model's answers."""
+
+  def apply(statistics: Any, params: Any, seen: _Seen, rng: jax.Array) -> Any:
+    return model.apply(
         {"params": params, "statistics": statistics},
-        views,
-        frame_mask,
-        permutation,
+        *seen,
         deterministic=False,
-        rngs={"dropout": dropout_rng},
-    )
-    return total.total_loss(
-        output, views, frame_mask, permutation, weights=weights, **settings
+        rngs={"dropout": rng},
     )
 
-  return loss_fn
+  return apply
+
+
+def _make_loss(
+    weights: total.LossWeights,
+    *,
+    temperature: float,
+    nt_xent: Callable[..., jax.Array],
+    scene_threshold_std: float,
+) -> Callable[..., Any]:
+  """Makes (params, answers, seen) -> (loss, metrics)."""
+
+  def loss(params: Any, output: chain.ChainOutput, seen: _Seen) -> Any:
+    learned = temperature_of(params)
+    value, metrics = total.total_loss(
+        output,
+        *seen,
+        weights=weights,
+        nt_xent=functools.partial(
+            nt_xent, temperature=temperature if learned is None else learned
+        ),
+        scene_threshold_std=scene_threshold_std,
+    )
+    if learned is not None:
+      metrics["temperature"] = learned
+    return value, metrics
+
+  return loss
+
+
+def _update(
+    optimizer: optax.GradientTransformation, state: TrainState, grads: Any
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  updates, optimizer_state = optimizer.update(
+      grads, state.optimizer_state, state.params
+  )
+  params = bound_temperature(optax.apply_updates(state.params, updates))
+  norms = {
+      "gradient_norm": optax.tree.norm(grads),
+      # The loss is that of the parameters before the update; what is saved
+      # after it is checked by this.
+      "parameter_norm": optax.tree.norm(params),
+  }
+  state = state.replace(
+      step=state.step + 1, params=params, optimizer_state=optimizer_state
+  )
+  return state, norms

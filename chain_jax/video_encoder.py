@@ -116,7 +116,8 @@ def load_video_encoder(
     )
   config = read_config(workdir)
   mesh = sharding.make_mesh()
-  state = run.restore(config, Workdir(workdir), mesh)
+  folder = Workdir(workdir, checkpoint_folder=config.train.checkpoint_folder)
+  state = run.restore(config, folder, mesh)
   return VideoEncoder(
       backbone=backbone,
       load=ViewLoader(

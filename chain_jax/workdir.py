@@ -6,40 +6,28 @@ import os
 import pathlib
 
 from chain_jax import config as config_lib
-from chain_jax import errors, whole_files
-
-# What may change between restarts: nothing learnt depends on it.
-_FREE_FIELDS = (
-    "data.root",
-    "data.cache_in_memory",
-    "data.num_workers",
-    "data.prepared.demo_shards",
-    "data.prepared.segments_root",
-    "data.prepared.way_out",
-    "train.log_every_steps",
-    "train.checkpoint_every_steps",
-    "train.keep_checkpoints",
-    "train.validate_every_steps",
-    "evaluation.batch_size",
-    "evaluation.self_match",
-    "evaluation.baseline_seed",
-    "evaluation.baseline_videos",
-)
+from chain_jax import errors, ownership, whole_files
 
 
 class Workdir:
   """Paths inside the folder of one run."""
 
-  def __init__(self, path: str) -> None:
+  def __init__(self, path: str, *, checkpoint_folder: str = "") -> None:
     self.path = path
     self.config = os.path.join(path, "config.json")
     self.data = os.path.join(path, "data.json")
-    self.checkpoints = os.path.join(path, "checkpoints")
+    # Elsewhere by `train.checkpoint_folder`, and then perhaps a URL.
+    self.checkpoints = checkpoint_folder or os.path.join(path, "checkpoints")
     self.report = os.path.join(path, "report.json")
+    self.profile_request = os.path.join(path, "profile")
 
   def codes(self, split: str) -> str:
     """Returns the code directory of a split."""
     return os.path.join(self.path, "codes", split)
+
+  def profile(self, step: int) -> str:
+    """Returns the folder of the trace that starts with a step."""
+    return os.path.join(self.path, f"profile_{step}")
 
 
 def open_workdir(
@@ -65,11 +53,11 @@ def open_workdir(
         f"--workdir must be a folder of this machine, got {path!r}; mount the"
         " store, or copy the finished folder there."
     )
-  workdir = Workdir(path)
+  workdir = Workdir(path, checkpoint_folder=config.train.checkpoint_folder)
   _check_writable(path)
   if os.path.exists(workdir.config):
     _check_same_config(workdir.config, dataclasses.asdict(config))
-  elif os.path.isdir(workdir.checkpoints) and os.listdir(workdir.checkpoints):
+  elif not config.train.checkpoint_folder and _holds_files(workdir.checkpoints):
     raise errors.InputError(
         f"{workdir.config}: must be there beside checkpoints, is missing;"
         " choose another --workdir."
@@ -100,9 +88,7 @@ def claim_workdir(
   """
   if os.path.exists(workdir.data):
     known = _read_json(workdir.data)
-    differing = [
-        split for split, one in fingerprints.items() if known.get(split) != one
-    ]
+    differing = ownership.differing_videos(fingerprints, known)
     if differing:
       raise errors.InputError(
           f"{workdir.data}: the workdir holds a run on other videos, those of"
@@ -127,6 +113,10 @@ def read_config(path: str) -> config_lib.ExperimentConfig:
     InputError: If it holds none.
   """
   return config_lib.from_dict(_read_json(Workdir(path).config))
+
+
+def _holds_files(folder: str) -> bool:
+  return os.path.isdir(folder) and bool(os.listdir(folder))
 
 
 def _check_writable(path: str) -> None:
@@ -159,11 +149,7 @@ def _read_json(path: str) -> dict:
 
 def _check_same_config(path: str, wanted: dict) -> None:
   found = _read_json(path)
-  differing = [
-      name
-      for name in config_lib.differing_fields(wanted, found)
-      if name not in _FREE_FIELDS
-  ]
+  differing = ownership.differing_settings(wanted, found)
   if differing:
     raise errors.InputError(
         f"{path}: the workdir holds a run of another config; these fields"

@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 import tiny
 
-from chain_jax import checkpoint, errors, sharding, train_loop, train_state
+from chain_jax import (
+    checkpoint,
+    errors,
+    factories,
+    ownership,
+    sharding,
+    train_state,
+)
+
+_OWNER = ownership.Owner(config={"name": "tiny"}, fingerprints={"train": "a"})
 
 
 def _initialiser():
   config = tiny.tiny_config()
-  optimizer = train_loop.make_optimizer(config.optimizer, lambda step: 0.1)
+  optimizer = factories.make_optimizer(config.optimizer, lambda step: 0.1)
   model = train_state.make_model(config.model)
-  return train_loop.make_initialiser(config, model, optimizer)
+  return factories.make_initialiser(config, model, optimizer)
 
 
 def _state(seed, step, num_devices=1):
@@ -32,9 +41,9 @@ def _target(num_devices=1):
 
 
 def _save(folder, states, keep=3):
-  checkpoints = checkpoint.Checkpoints(str(folder), keep=keep)
+  checkpoints = checkpoint.Checkpoints(str(folder), keep=keep, owner=_OWNER)
   for state in states:
-    checkpoints.save(state, config={"name": "tiny"}, seconds=2.5)
+    checkpoints.save(state, seconds=2.5)
   checkpoints.wait()
   checkpoints.close()
 
@@ -47,7 +56,7 @@ _damages = pytest.mark.filterwarnings(
 
 
 def _restore(folder, num_devices=1):
-  checkpoints = checkpoint.Checkpoints(str(folder), keep=3)
+  checkpoints = checkpoint.Checkpoints(str(folder), keep=3, owner=_OWNER)
   try:
     return checkpoints.restore(_target(num_devices))
   finally:

@@ -5,7 +5,7 @@ import pathlib
 import jax
 import pytest
 
-from chain_jax import config_rules, main_flags, train_loop, train_state
+from chain_jax import config_rules, factories, main_flags, train_state
 from chain_jax import optimizer as optimizer_lib
 
 _FOLDER = pathlib.Path(__file__).resolve().parent.parent / "configs"
@@ -29,9 +29,9 @@ def test_a_config_builds_its_model_at_every_length(file, num_bits):
   schedule = optimizer_lib.make_schedule(
       learning_rate=0.1, warmup_steps=1, num_steps=2
   )
-  optimizer = train_loop.make_optimizer(config.optimizer, schedule)
+  optimizer = factories.make_optimizer(config.optimizer, schedule)
   state = jax.eval_shape(
-      train_loop.make_initialiser(config, model, optimizer), 0
+      factories.make_initialiser(config, model, optimizer), 0
   )
   kernel = state.params["projection"]["kernel"]
   assert kernel.shape == (config.data.feature_dim, config.model.width)

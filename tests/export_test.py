@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from chain_jax import codes as codes_lib
-from chain_jax import export, sharding, train_loop, train_state
+from chain_jax import export, factories, sharding, train_state
 from chain_jax.data import splits as splits_lib
 
 
@@ -16,8 +16,8 @@ def setting():
   config = tiny.tiny_config()
   splits = splits_lib.make_splits(config.data, seed=0)
   model = train_state.make_model(config.model)
-  optimizer = train_loop.make_optimizer(config.optimizer, lambda step: 0.1)
-  initialise = train_loop.make_initialiser(config, model, optimizer)
+  optimizer = factories.make_optimizer(config.optimizer, lambda step: 0.1)
+  initialise = factories.make_initialiser(config, model, optimizer)
   return config, splits, model, jax.device_get(jax.jit(initialise)(0))
 
 

@@ -32,10 +32,24 @@ def test_durations_round_to_whole_seconds(seconds, expected):
   assert progress.format_seconds(seconds) == expected
 
 
-def test_progress_tells_the_time_left_from_the_speed_so_far(monkeypatch):
+@pytest.mark.parametrize(
+    ("utilisation", "shown"), [(None, ""), (0.406, "  MFU 41%")]
+)
+def test_progress_tells_the_time_left_from_the_speed_so_far(
+    monkeypatch, utilisation, shown
+):
   clock = iter([100.0, 110.0])
   monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
   counter = progress.Progress(start_step=20, num_steps=100)
-  line = counter.line(40, loss=1.5, videos_per_second=64.0)
+  line = counter.line(
+      40,
+      loss=1.5,
+      videos_per_second=64.0,
+      input_wait_share=0.034,
+      utilisation=utilisation,
+  )
   # 20 steps took 10 s, so the other 60 take 30 s.
-  assert line == "step 40/100  loss 1.5000  64 videos/s  ETA 0:30"
+  assert (
+      line
+      == f"step 40/100  loss 1.5000  64 videos/s{shown}  input 3%  ETA 0:30"
+  )

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import reference
 
-from chain_jax.losses import total
+from chain_jax.losses import contrastive, total
 from chain_jax.models import chain
 
 _TERMS = total.LossWeights._fields
-_SETTINGS = dict(temperature=0.3, positive_prior=0.1, scene_threshold_std=1.0)
+_SETTINGS = dict(
+    nt_xent=functools.partial(
+        contrastive.nt_xent, temperature=0.3, positive_prior=0.1
+    ),
+    scene_threshold_std=1.0,
+)
 _MODEL = chain.ChainModel(
     num_bits=16, width=16, depth=1, num_heads=2, mlp_dim=24
 )

@@ -34,20 +34,35 @@ def _setting(
     *,
     scaling=records.IDENTITY,
     augmentation=_AUGMENTED,
+    model_parallel=1,
+    rounds=1,
+    dropout_rate=0.1,
+    learned_temperature=None,
     **weights,
 ):
-  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  mesh = sharding.make_mesh(
+      jax.devices()[:num_devices], model_parallel=model_parallel
+  )
   config = config_lib.ModelConfig(
-      num_bits=16, width=8, depth=1, num_heads=2, mlp_dim=16, dropout_rate=0.1
+      num_bits=16,
+      width=8,
+      depth=1,
+      num_heads=2,
+      mlp_dim=16,
+      dropout_rate=dropout_rate,
   )
   model = train_state.make_model(config)
   optimizer = optimizer or optimizer_lib.make_optimizer(
       lambda step: 1e-2, weight_decay=0.01, gradient_clip=1.0, adam_b2=0.98
   )
   initialise = train_state.make_initialiser(
-      model, optimizer, num_frames=_FRAMES, feature_dim=_DIM
+      model,
+      optimizer,
+      num_frames=_FRAMES,
+      feature_dim=_DIM,
+      learned_temperature=learned_temperature,
   )
-  state = jax.jit(initialise, out_shardings=sharding.replicated(mesh))(0)
+  state = train_state.start(initialise, 0, mesh)
   step = train_step.make_train_step(
       model,
       optimizer,
@@ -56,6 +71,7 @@ def _setting(
       temperature=0.5,
       positive_prior=0.0,
       scene_threshold_std=1.0,
+      rounds=rounds,
       scaling=scaling,
       augmentation=augmentation,
       seed=0,
@@ -101,9 +117,97 @@ def test_losses_gradients_and_updates_do_not_depend_on_devices(
 ):
   # Plain gradient descent: its updates are the gradients. Adam would divide
   # the rounding of a gradient that is 0 (an attention key's bias) by itself.
-  state, metrics = _run(num_devices, optimizer=optax.sgd(0.1))
-  expected_state, expected_metrics = by_gradient_descent
+  _check_same(_run(num_devices, optimizer=optax.sgd(0.1)), by_gradient_descent)
+
+
+@pytest.mark.parametrize("num_devices, model_parallel", [(2, 2), (8, 2)])
+def test_nor_on_how_many_devices_share_the_wide_layers(
+    num_devices, model_parallel, by_gradient_descent
+):
+  run = _run(
+      num_devices, optimizer=optax.sgd(0.1), model_parallel=model_parallel
+  )
+  _check_same(run, by_gradient_descent)
+
+
+@pytest.fixture(scope="module")
+def without_dropout():
+  return _run(
+      1, optimizer=optax.sgd(0.1), dropout_rate=0.0, learned_temperature=0.5
+  )
+
+
+@pytest.mark.parametrize(
+    "num_devices, model_parallel, rounds", [(1, 1, 2), (4, 2, 4), (8, 1, 2)]
+)
+def test_nor_on_the_rounds_in_which_a_batch_is_run(
+    num_devices, model_parallel, rounds, without_dropout
+):
+  run = _run(
+      num_devices,
+      optimizer=optax.sgd(0.1),
+      dropout_rate=0.0,
+      learned_temperature=0.5,
+      model_parallel=model_parallel,
+      rounds=rounds,
+  )
+  _check_same(run, without_dropout)
+
+
+def test_the_wide_layers_stay_split_from_step_to_step():
+  state, step, mesh = _setting(4, model_parallel=2)
+  state, _ = step(state, sharding.to_global(_batch(), mesh))
+  jax.tree.map(
+      lambda leaf, place: _check_lies(leaf, place),
+      state,
+      sharding.parameter_shardings(state, mesh),
+  )
+  kernel = state.params["encoder"]["blocks"]["mlp_in"]["kernel"]
+  assert {shard.data.shape for shard in kernel.addressable_shards} == {
+      (1, 8, 8)
+  }
+
+
+def _check_lies(leaf, place):
+  assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
+
+
+def test_rounds_need_memory_for_their_own_rows_only():
+  sizes = []
+  for rounds in (1, 8):
+    state, step, mesh = _setting(1, rounds=rounds, dropout_rate=0.0)
+    rng = np.random.default_rng(0)
+    shape = (512, 2, _FRAMES, _DIM)
+    batch = pipeline.Batch(
+        rng.standard_normal(shape, dtype=np.float32),
+        np.ones(shape[:3], bool),
+        np.arange(512, dtype=np.int32),
+    )
+    compiled = step.lower(state, sharding.to_global(batch, mesh)).compile()
+    sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+  # The logits of the loss and the answers stay whole, the activations don't.
+  logits = 4 * 1024**2 * 3
+  assert sizes[1] - logits < 0.5 * (sizes[0] - logits), sizes
+
+
+def test_a_learned_temperature_moves_by_its_own_gradient_and_has_a_bound():
+  state, step, mesh = _setting(1, optax.sgd(1e-2), learned_temperature=0.5)
+  batch = sharding.to_global(_batch(), mesh)
+  state, first = step(state, batch)
+  assert float(first["temperature"]) == pytest.approx(0.5)
+  moved = float(train_state.temperature_of(state.params))
+  assert 1e-5 < abs(moved - 0.5) < 0.1
+  low, step, _ = _setting(1, optax.sgd(1e3), learned_temperature=0.02)
+  low, _ = step(low, batch)
+  assert float(train_state.temperature_of(low.params)) >= 0.01 * (1 - 1e-6)
+
+
+def _check_same(run, expected_run):
+  state, metrics = run
+  expected_state, expected_metrics = expected_run
   for row, expected in zip(metrics, expected_metrics, strict=True):
+    row, expected = dict(row), dict(expected)
+    assert row.keys() == expected.keys()
     assert row.pop("batch_checksum") == expected["batch_checksum"]
     for name, value in row.items():
       # float32 sums in another order, through three updates.

@@ -9,6 +9,7 @@ at once, as stored; what the numbers mean is the devices' business
 
 import contextlib
 import dataclasses
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -227,7 +228,8 @@ def _iterate(
   )
   if num_workers:
     dataset = dataset.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=num_workers)
+        grain.MultiprocessingOptions(num_workers=num_workers),
+        worker_init_fn=_leave_signals_to_the_run,
     )
   iterator = iter(dataset)
   try:
@@ -235,3 +237,10 @@ def _iterate(
   finally:
     if hasattr(iterator, "close"):
       iterator.close()
+
+
+def _leave_signals_to_the_run(worker: int, num_workers: int) -> None:
+  """Keeps a worker at work when a signal goes to all processes of a job."""
+  del worker, num_workers
+  end_with_parent()
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)

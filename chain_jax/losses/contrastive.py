@@ -4,34 +4,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 from jaxtyping import Float
 
+from chain_jax.losses import contrastive_ring, contrastive_tiles
+
+METHODS = ("auto", "global", "tiled", "ring")
 # Keeps the gradient of a norm finite at an all-zero embedding.
 _SMALLEST_SQUARED_NORM = 1e-24
+# Of what was tried, benchmarks/contrastive.py on CPU: larger tiles are as fast
+# and need more memory, smaller ones are slower.
+_TILE_SIZE = 1024
 
 
 def nt_xent(
     embeddings: Float[Array, "batch 2 dim"],
     *,
-    temperature: float,
+    temperature: float | Float[Array, ""],
     positive_prior: float = 0.0,
+    method: str = "auto",
+    mesh: Mesh | None = None,
+    axis: str = "data",
+    tile_size: int = _TILE_SIZE,
 ) -> Float[Array, ""]:
   """Scores how well each view finds the other view of its video.
 
   Every view is an anchor once. Its negatives are the `2 * batch - 2` views
-  of all other videos of the global batch, whichever device holds them.
+  of all other videos of the global batch, whichever device holds them. The
+  method decides memory and time, never the value or a gradient:
+
+  - "global" keeps all logits, split over the devices by the compiler: memory
+    grows with `batch**2`.
+  - "tiled" computes tiles of logits, again in the backward pass: memory
+    grows with `batch`. For one device.
+  - "ring" does so on every device of `mesh`, whose rows are passed around:
+    memory grows with `batch / devices`.
+  - "auto" is what `choose_method` says for the devices along `axis`;
+    without a mesh nobody knows them, and it is "global".
 
   Args:
     embeddings: Two views of each video, of any length; float32 or bfloat16.
-    temperature: Divides the cosines; dimensionless, > 0.
+    temperature: Divides the cosines; dimensionless, > 0. An array may be
+      learned: the loss has its gradient. Its value is not checked.
     positive_prior: Chance that a negative shows the class of its anchor
       (tau+). Above 0 the sum over negatives is corrected for it.
+    method: One of `METHODS`.
+    mesh: Of the devices that hold the batch; "ring" needs it.
+    axis: Of the mesh, over which the batch is split.
+    tile_size: Rows and columns of a tile of logits, > 0; any batch will do.
 
   Returns:
     Mean over all `2 * batch` anchors, in nats, float32.
 
   Raises:
-    ValueError: If a setting is out of range or there are no negatives.
+    ValueError: If a setting is out of range or there are no negatives, or
+      the mesh does not suit the method.
 
   Source: arXiv:2002.05709, Eq. 1; with `positive_prior`, arXiv:2007.00224,
   Eq. 8 with one positive: for positive p and N negatives n, all exponentials
@@ -44,11 +71,26 @@ def nt_xent(
   1.1654
   """
   num_negatives = 2 * embeddings.shape[0] - 2
-  _check_settings(num_negatives, temperature, positive_prior)
-  logits, is_self, is_partner = _pairwise_logits(embeddings, temperature)
-  positive = jnp.sum(jnp.where(is_partner, logits, 0.0), axis=-1)
-  negatives = jnp.where(is_self | is_partner, -jnp.inf, logits)
-  log_negatives = jax.nn.logsumexp(negatives, axis=-1)
+  _check_settings(num_negatives, temperature, positive_prior, tile_size)
+  num_devices = _count_devices(mesh, axis)
+  if method == "auto":
+    known = mesh is not None
+    batch = embeddings.shape[0]
+    method = choose_method(batch, num_devices) if known else "global"
+  vectors = _logit_vectors(embeddings, temperature)
+  if method == "global":
+    log_negatives = _global_log_negatives(vectors)
+  elif method == "tiled":
+    log_negatives = contrastive_tiles.tiled_log_negatives(
+        vectors, tile_size=tile_size
+    )
+  else:
+    _check_ring(method, embeddings.shape[0], mesh, num_devices)
+    log_negatives = contrastive_ring.ring_log_negatives(
+        vectors, mesh=mesh, axis=axis, tile_size=tile_size
+    )
+  # [batch, 1]: the logit of the one pair counts for both of its views.
+  positive = jnp.sum(vectors[:, 0] * vectors[:, 1], axis=-1, keepdims=True)
   if positive_prior > 0:
     log_negatives = _debias(
         log_negatives,
@@ -60,18 +102,46 @@ def nt_xent(
   return jnp.mean(jax.nn.softplus(log_negatives - positive))
 
 
-def _pairwise_logits(embeddings, temperature):
+def choose_method(batch: int, num_devices: int) -> str:
+  """Returns what "auto" stands for, from static sizes alone.
+
+  "global" while a device's share of the logits, `(2 * batch)**2 / devices`, is
+  at most one tile of 1024 x 1024: nothing is saved by smaller ones, and a ring
+  waits for its messages. Beyond that "tiled" on one device, "ring" on more.
+  In benchmarks/contrastive.py on CPU global and ring break even near there:
+  on 8 devices global is faster at 1024 videos, ring at 2048.
+
+  Args:
+    batch: Videos in the global batch.
+    num_devices: That the batch is split over.
+
+  >>> choose_method(512, 1), choose_method(1024, 1)
+  ('global', 'tiled')
+  >>> choose_method(1024, 8), choose_method(2048, 8)
+  ('global', 'ring')
+  """
+  # Devices that do not divide the batch cannot hold equal shares of it.
+  uneven = batch % num_devices > 0
+  if uneven or (2 * batch) ** 2 <= _TILE_SIZE**2 * num_devices:
+    return "global"
+  return "ring" if num_devices > 1 else "tiled"
+
+
+def _logit_vectors(embeddings, temperature):
+  """Vectors whose inner products are cosines over the temperature."""
   vectors = embeddings.astype(jnp.float32)
   squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
   vectors *= jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_SQUARED_NORM))
+  return vectors * jax.lax.rsqrt(jnp.asarray(temperature, jnp.float32))
+
+
+def _global_log_negatives(vectors):
   vectors = vectors.reshape(-1, vectors.shape[-1])  # [batch * 2, dim]
   # HIGHEST: accelerators would otherwise round the factors to bfloat16.
-  cosines = jnp.matmul(vectors, vectors.T, precision=jax.lax.Precision.HIGHEST)
-  row = np.arange(vectors.shape[0])
-  is_self = row[:, None] == row
-  # Rows 2i and 2i + 1 show video i: the partner differs in the last bit.
-  is_partner = (row ^ 1)[:, None] == row
-  return cosines / temperature, is_self, is_partner
+  logits = jnp.matmul(vectors, vectors.T, precision=jax.lax.Precision.HIGHEST)
+  video = np.arange(vectors.shape[0]) // 2
+  negatives = jnp.where(video[:, None] == video, -jnp.inf, logits)
+  return jax.nn.logsumexp(negatives, axis=-1).reshape(-1, 2)
 
 
 def _debias(
@@ -89,8 +159,37 @@ def _debias(
   return jnp.where(positive_rest, jnp.maximum(corrected, floor), floor)
 
 
-def _check_settings(num_negatives, temperature, positive_prior):
-  if temperature <= 0:
+def _count_devices(mesh, axis):
+  if mesh is None:
+    return 1
+  if axis not in mesh.shape:
+    raise ValueError(
+        f"`axis` must be one of the mesh's axes {mesh.axis_names}, got"
+        f" {axis!r}; name the one that splits the batch."
+    )
+  return mesh.shape[axis]
+
+
+def _check_ring(method, batch, mesh, num_devices):
+  if method != "ring":
+    raise ValueError(
+        f"`method` must be one of {METHODS}, got {method!r}; 'auto' chooses."
+    )
+  if mesh is None:
+    raise ValueError(
+        "`mesh` must be given for `method` 'ring', got None; give the mesh or"
+        " 'tiled'."
+    )
+  if batch % num_devices:
+    raise ValueError(
+        f"`embeddings` must hold a multiple of {num_devices} videos, one share"
+        f" a device, got {batch}; try {batch - batch % num_devices}."
+    )
+
+
+def _check_settings(num_negatives, temperature, positive_prior, tile_size):
+  # Of an array the value may not be known before the program runs.
+  if not isinstance(temperature, Array) and temperature <= 0:
     raise ValueError(
         f"`temperature` must be > 0, got {temperature}; 0.3 is usual."
     )
@@ -98,6 +197,10 @@ def _check_settings(num_negatives, temperature, positive_prior):
     raise ValueError(
         f"`positive_prior` must be in [0, 1), got {positive_prior}; 0 switches"
         " the correction off."
+    )
+  if tile_size < 1:
+    raise ValueError(
+        f"`tile_size` must be > 0, got {tile_size}; {_TILE_SIZE} is usual."
     )
   if num_negatives < 1:
     raise ValueError(

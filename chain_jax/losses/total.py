@@ -1,12 +1,13 @@
 """All terms of CHAIN's loss, weighed and added."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from chain_jax.losses import codes, contrastive, local
+from chain_jax.losses import codes, local
 from chain_jax.models import chain
 
 
@@ -28,8 +29,7 @@ def total_loss(
     frame_permutation: Int[Array, "batch frames"] | None,
     *,
     weights: LossWeights,
-    temperature: float,
-    positive_prior: float,
+    nt_xent: Callable[[Float[Array, "batch 2 num_bits"]], Float[Array, ""]],
     scene_threshold_std: float,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
   """Adds the weighted terms.
@@ -40,8 +40,7 @@ def total_loss(
     frame_mask: False where a frame is padding.
     frame_permutation: That the model was given.
     weights: One a term.
-    temperature: Of `contrastive.nt_xent`.
-    positive_prior: Of `contrastive.nt_xent`.
+    nt_xent: `contrastive.nt_xent` with its settings.
     scene_threshold_std: `threshold_std` of `local.scene_change_labels`.
 
   Returns:
@@ -55,11 +54,7 @@ def total_loss(
   """
   _check_weights(weights, output)
   terms = {
-      "contrastive": contrastive.nt_xent(
-          output.relaxed_codes,
-          temperature=temperature,
-          positive_prior=positive_prior,
-      ),
+      "contrastive": nt_xent(output.relaxed_codes),
       "scene_change": local.scene_change_loss(
           output.scene_change_logits,
           *local.scene_change_labels(

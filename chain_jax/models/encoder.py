@@ -105,10 +105,11 @@ class SelfAttention(nn.Module):
     head_dim = width // self.num_heads
     settings = dict(dtype=self.dtype, param_dtype=jnp.float32)
     qkv = nn.Dense(3 * width, name="qkv", **settings)(tokens)
-    qkv = qkv.reshape(rows, frames, 3, self.num_heads, head_dim)
+    # Head by head, so that heads can be split over devices.
+    qkv = qkv.reshape(rows, frames, self.num_heads, 3, head_dim)
     # [rows, heads, frames, head_dim] each: as plain batched products these
     # run at twice the speed of one einsum on the strided array (XLA CPU).
-    query, key, value = jnp.transpose(qkv, (2, 0, 3, 1, 4))
+    query, key, value = jnp.transpose(qkv, (3, 0, 2, 1, 4))
     scores = jnp.matmul(query, key.swapaxes(-1, -2)).astype(jnp.float32)
     scores = jnp.where(
         frame_mask[:, None, None, :], scores / np.sqrt(head_dim), _MASKED_SCORE
