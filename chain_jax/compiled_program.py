@@ -130,19 +130,26 @@ def count_collectives(movement: Movement) -> dict[str, tuple[int, int]]:
   return {kind: (counts[kind], sizes[kind]) for kind in sorted(counts)}
 
 
-def network_bytes(movement: Movement) -> float:
-  """Counts what one device must send, whatever the shape of the network.
+def network_seconds(
+    movement: Movement, *, bytes_per_second: float, num_links: int
+) -> float:
+  """Says how long the collectives take at least, one after the other.
 
-  Around a ring of n devices, and no way of reducing needs less: of an array S
-  an all-reduce sends 2 S (n - 1) / n, a gather, a reduce-scatter and an
-  all-to-all S (n - 1) / n, a permute S.
+  Of an array S on n devices an all-reduce must send 2 S (n - 1) / n from each,
+  a gather, a reduce-scatter and an all-to-all S (n - 1) / n, over all links at
+  once; a permute sends S over one of them. Nothing is added for latency.
+
+  Args:
+    movement: Of one device.
+    bytes_per_second: That a device can send over all its links.
+    num_links: Of a device.
   """
   total = 0.0
   for one in movement.collectives:
     share = (one.group_size - 1) / one.group_size
-    factor = {"all-reduce": 2 * share, "collective-permute": 1.0}
+    factor = {"all-reduce": 2 * share, "collective-permute": float(num_links)}
     total += one.times * one.payload_bytes * factor.get(one.kind, share)
-  return total
+  return total / bytes_per_second
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:

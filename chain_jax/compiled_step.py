@@ -15,16 +15,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.experimental import topologies
 from jax.extend import core
 from jax.sharding import Mesh
 
-from chain_jax import (
-    compiled_program,
-    sharding,
-    train_loop,
-    train_state,
-)
+from chain_jax import compiled_program, factories, sharding, train_state
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
 from chain_jax.data import pipeline, records, sources, youtube8m
@@ -39,13 +35,21 @@ KNOWN_TOPOLOGIES = (
 )
 # Both cores of a chip as one device, as on a TPU VM: jax's own aot tests.
 _CHIP_CONFIG = {"v4": {"chip_config_name": "megacore"}}
-# libtpu looks for the TPU VM that it runs on, and says at length that there is
-# none; it reads these when it is loaded.
+# libtpu looks for the TPU VM that it runs on, and complains where there is
+# none; this tells it, when it is loaded, of a VM that it need not look for.
 _QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
 }
+
+
+# How the compiler says that a program does not fit; "G" is GiB.
+_OUT_OF_MEMORY = (
+    r"\((?P<needed>[\d.]+\w)\) exceeds available \w+ \((?P<there>[\d.]+\w)\)",
+    r"Used (?P<needed>[\d.]+\w) of (?P<there>[\d.]+\w)",
+)
 
 
 class CompiledStep(NamedTuple):
@@ -131,11 +135,13 @@ def compile_step(
     InputError: If the devices cannot share the batch.
     RunError: If the compiler fails for another reason than memory.
   """
-  mesh = sharding.make_mesh(devices)
+  mesh = sharding.make_mesh(
+      devices, model_parallel=config.sharding.model_parallel
+  )
   known = (len(devices), devices[0].device_kind)
   start = time.monotonic()
   try:
-    traced = _trace(config, mesh)
+    traced = trace_step(config, mesh)
     with tempfile.TemporaryDirectory() as folder:
       # Compiled.as_text() fails for some chips (libtpu 0.0.52): its text is not
       # read back by the XLA of jaxlib. What libtpu itself writes is complete.
@@ -161,6 +167,60 @@ def compile_step(
   )
 
 
+def trace_step(config: config_lib.ExperimentConfig, mesh: Mesh) -> Any:
+  """Traces the training step of a config on shapes alone.
+
+  Args:
+    config: The run.
+    mesh: Of devices, there or not.
+
+  Returns:
+    The `jax.stages.Traced` step.
+
+  Raises:
+    InputError: If the devices cannot share the batch.
+  """
+  _check_batch(config, mesh)
+  model = train_state.make_model(config.model)
+  optimizer = _make_optimizer(config)
+  source = _stand_in(config.data)
+  step = factories.make_step(config, model, optimizer, mesh, source)
+  return step.trace(*abstract_inputs(config, mesh))
+
+
+def abstract_inputs(
+    config: config_lib.ExperimentConfig, mesh: Mesh
+) -> tuple[train_state.TrainState, pipeline.Batch]:
+  """Returns what a step takes, as shapes, dtypes and where they lie."""
+  initialise = factories.make_initialiser(
+      config, train_state.make_model(config.model), _make_optimizer(config)
+  )
+  state = train_state.abstract_state(initialise, mesh)
+  size, split = config.train.batch_size, sharding.batch_sharding(mesh)
+  slots = (size, 2, config.data.num_frames)
+  frames = ((*slots, config.data.feature_dim), _stand_in(config.data).dtype)
+  others = ((slots, np.dtype(bool)), ((size,), np.dtype(np.int32)))
+  batch = pipeline.Batch(
+      *(
+          jax.ShapeDtypeStruct(shape, dtype, sharding=split)
+          for shape, dtype in (frames, *others)
+      )
+  )
+  return state, batch
+
+
+def _make_optimizer(
+    config: config_lib.ExperimentConfig,
+) -> optax.GradientTransformation:
+  # The numbers of a schedule change nothing in the program but constants.
+  schedule = optimizer_lib.make_schedule(
+      learning_rate=config.optimizer.learning_rate,
+      warmup_steps=config.optimizer.warmup_steps,
+      num_steps=10_000,
+  )
+  return factories.make_optimizer(config.optimizer, schedule)
+
+
 def matmul_flops(jaxpr: core.Jaxpr) -> float:
   """Counts the operations of a program's matrix products, over all devices.
 
@@ -178,28 +238,11 @@ def matmul_flops(jaxpr: core.Jaxpr) -> float:
     if equation.primitive.name == "scan":
       times = equation.params["length"]
     elif equation.primitive.name == "shard_map":
-      mesh, axes = equation.params["mesh"], equation.params["manual_axes"]
+      mesh, axes = equation.params["mesh"], equation.params["newly_manual_axes"]
       times = math.prod(mesh.shape[axis] for axis in axes)
     for inner in core.jaxprs_in_params(equation.params):
       total += times * matmul_flops(inner)
   return total
-
-
-def _trace(config: config_lib.ExperimentConfig, mesh: Mesh) -> Any:
-  _check_batch(config, mesh)
-  model = train_state.make_model(config.model)
-  # The numbers of a schedule change nothing in the program but constants.
-  schedule = optimizer_lib.make_schedule(
-      learning_rate=config.optimizer.learning_rate,
-      warmup_steps=config.optimizer.warmup_steps,
-      num_steps=10_000,
-  )
-  optimizer = train_loop.make_optimizer(config.optimizer, schedule)
-  initialise = train_loop.make_initialiser(config, model, optimizer)
-  source = _stand_in(config.data)
-  step = train_loop.make_step(config, model, optimizer, mesh, source)
-  batch = _abstract_batch(config, source.dtype, mesh)
-  return step.trace(train_state.abstract_state(initialise, mesh), batch)
 
 
 def _stand_in(config: config_lib.DataConfig) -> sources.FramesSource:
@@ -218,29 +261,12 @@ def _stand_in(config: config_lib.DataConfig) -> sources.FramesSource:
   return source
 
 
-def _abstract_batch(
-    config: config_lib.ExperimentConfig, dtype: np.dtype, mesh: Mesh
-) -> pipeline.Batch:
-  size, split = config.train.batch_size, sharding.batch_sharding(mesh)
-  slots = (size, 2, config.data.num_frames)
-  return pipeline.Batch(
-      *(
-          jax.ShapeDtypeStruct(shape, kind, sharding=split)
-          for shape, kind in (
-              ((*slots, config.data.feature_dim), dtype),
-              (slots, np.dtype(bool)),
-              ((size,), np.dtype(np.int32)),
-          )
-      )
-  )
-
-
 def _check_batch(config: config_lib.ExperimentConfig, mesh: Mesh) -> None:
-  size, shares = config.train.batch_size, mesh.shape[sharding.DATA_AXIS]
+  size, shares = config.train.batch_size, sharding.data_size(mesh)
   if size % shares:
     raise InputError(
-        f"`train.batch_size` must be a multiple of the {shares} devices of the"
-        f" mesh's axis `data`, got {size}; try {max(1, size // shares) * shares}."
+        f"`train.batch_size` must be a multiple of the {shares} parts that"
+        f" {mesh.size} devices split it into, got {size}; try {max(1, size // shares) * shares}."
     )
 
 
@@ -259,9 +285,9 @@ def _too_large(error: Exception) -> str:
   text = str(error)
   if isinstance(error, MemoryError):
     return "this machine's memory is too small to compile it"
-  used = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) (\w+)", text)
-  if used:
-    return f"needs {used.group(1)} of {used.group(2)} {used.group(3)}"
+  for pattern in _OUT_OF_MEMORY:
+    if match := re.search(pattern, text):
+      return "needs {needed} of {there}".format(**match.groupdict())
   if "RESOURCE_EXHAUSTED" in text:
     return text.splitlines()[0]
   raise RunError(f"the compiler failed: {text.splitlines()[0]}") from error

@@ -139,7 +139,8 @@ def _global_log_negatives(vectors):
   vectors = vectors.reshape(-1, vectors.shape[-1])  # [batch * 2, dim]
   # HIGHEST: accelerators would otherwise round the factors to bfloat16.
   logits = jnp.matmul(vectors, vectors.T, precision=jax.lax.Precision.HIGHEST)
-  video = np.arange(vectors.shape[0]) // 2
+  # Not numpy's: its comparison would be a constant as large as the logits.
+  video = jax.lax.iota(jnp.int32, vectors.shape[0]) // 2
   negatives = jnp.where(video[:, None] == video, -jnp.inf, logits)
   return jax.nn.logsumexp(negatives, axis=-1).reshape(-1, 2)
 
