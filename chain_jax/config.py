@@ -142,6 +142,7 @@ class TrainConfig:
   # A folder that all hosts see, or gs:// or s3://; "" = WORKDIR/checkpoints.
   checkpoint_folder: str = ""
   validate_every_steps: int = 0  # 0 = only at the end, where held out.
+  hang_seconds: int = 1800  # Several processes end if none moves; 0 = never.
   profile_start_step: int = 0  # First step traced unasked; 0 = none.
   profile_num_steps: int = 5  # Steps a trace; 0 = no traces, asked for or not.
 

@@ -192,6 +192,7 @@ _RANGES = {
     "train.checkpoint_every_steps": (1, math.inf),
     "train.keep_checkpoints": (1, math.inf),
     "train.validate_every_steps": (0, math.inf),
+    "train.hang_seconds": (0, math.inf),
     "train.profile_start_step": (0, math.inf),
     "train.profile_num_steps": (0, math.inf),
     "evaluation.batch_size": (1, math.inf),

@@ -3,8 +3,9 @@
 An error's text is one line: the field or file, the rule, the value, the way
 out. No command shows a traceback for a user's mistake.
 
-A command's exit code is 0 (done), 1 (failed), 2 (bad usage or input) or 75
-(told to stop by SIGTERM or by the cloud; the same command goes on from there).
+A command's exit code is 0 (done), 1 (failed), 2 (bad usage or input), 75
+(told to stop by SIGTERM or by the cloud; the same command goes on from there)
+or 76 (another process of the run failed, died or hangs).
 """
 
 import os
@@ -13,6 +14,10 @@ from collections.abc import Callable
 
 # EX_TEMPFAIL of sysexits.h: try again later.
 EXIT_STOPPED = 75
+# EX_PROTOCOL of sysexits.h: the other side did not do its part.
+EXIT_PEER_LOST = 76
+
+_speaker = ""
 
 
 class InputError(ValueError):
@@ -25,6 +30,12 @@ class RunError(RuntimeError):
 
 class Stopped(Exception):
   """No failure: the run was told to stop, and the same command goes on."""
+
+
+def speak_as(name: str) -> None:
+  """Names this process in its errors, where a run has several."""
+  global _speaker
+  _speaker = f"{name}: "
 
 
 def run_command(command: Callable[[], None]) -> int:
@@ -59,5 +70,5 @@ def run_command(command: Callable[[], None]) -> int:
 
 def _report(error: Exception | str, *, exit_code: int) -> int:
   line = " ".join(str(error).split())
-  print(f"error: {line}", file=sys.stderr, flush=True)
+  print(f"error: {_speaker}{line}", file=sys.stderr, flush=True)
   return exit_code

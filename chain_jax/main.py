@@ -3,8 +3,13 @@
 Trains or resumes, exports codes, evaluates them. Any setting can be given as
 --config.FIELD=VALUE, such as --config.model.num_bits=32.
 
+On several hosts the same command runs on each. A TPU pod and Slurm's srun say by
+themselves which host is which; elsewhere add --coordinator=HOST:PORT of process
+0, --num_processes=N and --process_id=0 to N - 1.
+
 Exit codes: 0 done; 1 failed; 2 bad usage or input; 75 told to stop by SIGTERM
-or by the cloud, with what was learnt saved: run the same command again.
+or by the cloud, with what was learnt saved; 76 another process of the run
+failed, died or hangs. After 75 and 76 run the same command again.
 """
 
 import logging
@@ -36,6 +41,24 @@ _MODE = flags.DEFINE_enum(
     "train does all; export starts at the newest checkpoint; evaluate at the"
     " exported codes.",
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "Whether this is one process of several: auto asks the environment.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0; its port must be free."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Processes of the run, with --coordinator."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Number of this process, with --coordinator."
+)
+_START_TIMEOUT = flags.DEFINE_float(
+    "start_timeout", 45.0, "Seconds in which all processes must be there."
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -58,10 +81,21 @@ def main(arguments: list[str]) -> None:
   # At once, and again when the devices are known.
   config_rules.validate(config, num_devices=1)
   # Deferred: --help and what the user got wrong need no jax.
-  from chain_jax import run
+  from chain_jax import multihost, run
 
+  start_timeout = _START_TIMEOUT.value
+  place = multihost.find_place(
+      _DISTRIBUTED.value,
+      _COORDINATOR.value,
+      _NUM_PROCESSES.value,
+      _PROCESS_ID.value,
+      start_timeout=start_timeout,
+  )
   path = _WORKDIR.value or os.path.join("runs", config.name)
-  run.run(config, path=path, mode=_MODE.value)
+  with multihost.joined(
+      place, config, mode=_MODE.value, start_timeout=start_timeout
+  ):
+    run.run(config, path=path, mode=_MODE.value)
 
 
 def _quieten_libraries() -> None:
@@ -72,6 +106,8 @@ def _quieten_libraries() -> None:
   for name in ("absl", "asyncio"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
   threading.excepthook = lambda _: None
+  # The process that gives shared memory back when a run ends at once.
+  sys.warnoptions.append("ignore:resource_tracker")
 
 
 if __name__ == "__main__":

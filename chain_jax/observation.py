@@ -22,16 +22,16 @@ def start(
     config: config_lib.ExperimentConfig,
     workdir: Workdir,
     *,
-    start_step: int,
-    last_step: int,
+    num_devices: int,
+    steps: range,
 ) -> tuple[step_recorder.StepRecorder, profiling.Tracer, Callable[[], None]]:
   """Starts recording steps; process 0 alone writes, prints and traces.
 
   Args:
     config: The run.
     workdir: Its folder.
-    start_step: Steps done before.
-    last_step: Steps in all.
+    num_devices: That share a step, of all processes.
+    steps: From those done before to those in all.
 
   Returns:
     The recorder, the tracer, and the function that closes both.
@@ -40,14 +40,14 @@ def start(
   resources = contextlib.ExitStack()
   writer, is_first = None, jax.process_index() == 0
   if is_first:
-    writer = metric_writer.MetricWriter(workdir.path, start_step=start_step)
+    writer = metric_writer.MetricWriter(workdir.path, start_step=steps.start)
     resources.callback(writer.close)
   recorder = step_recorder.StepRecorder(
       writer,
       clock,
-      _step_work(config),
-      start_step=start_step,
-      num_steps=last_step,
+      _step_work(config, num_devices),
+      start_step=steps.start,
+      num_steps=steps.stop,
   )
   tracer = profiling.Tracer(
       workdir,
@@ -59,12 +59,14 @@ def start(
   return recorder, tracer, resources.close
 
 
-def _step_work(config: config_lib.ExperimentConfig) -> step_rates.StepWork:
+def _step_work(
+    config: config_lib.ExperimentConfig, num_devices: int
+) -> step_rates.StepWork:
   """Says what a step does; the peak is that of bfloat16 for every dtype."""
   chip = chips.find(jax.devices()[0].device_kind)
   return step_rates.StepWork(
       batch_size=config.train.batch_size,
-      num_devices=jax.device_count(),
+      num_devices=num_devices,
       flops=step_flops.useful_flops(config),
       peak_flops=chip.bf16_flops if chip else None,
   )

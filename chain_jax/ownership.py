@@ -22,6 +22,7 @@ _FREE_FIELDS = (
     "train.checkpoint_folder",
     "train.keep_checkpoints",
     "train.validate_every_steps",
+    "train.hang_seconds",
     "train.profile_start_step",
     "train.profile_num_steps",
     "evaluation.batch_size",

@@ -7,11 +7,21 @@ from typing import TypeVar
 
 import tqdm
 
+from chain_jax import peers
+
 _Item = TypeVar("_Item")
 # Work that is over sooner shows nothing.
 _DELAY_SECONDS = 5.0
 # A log file keeps every update, a terminal only the last.
 _LOG_SECONDS, _TERMINAL_SECONDS = 30.0, 0.5
+
+_hidden = False
+
+
+def hide() -> None:
+  """Lets another process of the run show what is common to all."""
+  global _hidden
+  _hidden = True
 
 
 def track(
@@ -48,10 +58,11 @@ def track(
       mininterval=_TERMINAL_SECONDS if is_terminal else _LOG_SECONDS,
       miniters=1,
       leave=False,
-      disable=not shown,
+      disable=_hidden or not shown,
   ) as bar:
     for item in items:
       yield item
+      peers.progress()
       bar.update(min(size, total - bar.n))
 
 

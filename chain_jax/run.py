@@ -16,6 +16,7 @@ from chain_jax import (
     export,
     factories,
     ownership,
+    peers,
     sharding,
     train_loop,
     train_state,
@@ -25,7 +26,12 @@ from chain_jax import optimizer as optimizer_lib
 from chain_jax import report as report_lib
 from chain_jax.data import splits as splits_lib
 from chain_jax.preparation import demo
-from chain_jax.workdir import Workdir, claim_workdir, open_workdir
+from chain_jax.workdir import (
+    Workdir,
+    check_shared,
+    claim_workdir,
+    open_workdir,
+)
 
 
 def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
@@ -42,21 +48,17 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
     RunError: If the run fails.
   """
   config_rules.validate(config, num_devices=jax.device_count())
-  workdir = open_workdir(path, config, must_exist=mode != "train")
-  if mode == "train" and (report := _finished_report(workdir)):
-    print(f"{path}: this run is finished; delete the folder to run anew.")
-    if report.get("evaluation") == dataclasses.asdict(config.evaluation):
-      print(report_lib.format_table(report))
-      return
-    mode = "evaluate"
+  workdir, mode = _what_is_left(path, config, mode)
+  if not mode:
+    return
   if jax.process_index() == 0:
     demo.make_missing(config.data)
+  peers.barrier("data")
   splits = splits_lib.make_splits(config.data, seed=config.train.seed)
   segments = splits_lib.open_segments(config.data)
   plan = train_loop.make_plan(config, splits)
   fingerprints = splits_lib.fingerprints(splits)
-  if jax.process_index() == 0:
-    claim_workdir(workdir, config, fingerprints)
+  _claim(workdir, config, fingerprints)
   mesh = sharding.make_mesh(model_parallel=config.sharding.model_parallel)
   seconds = {}
   if mode == "train":
@@ -81,6 +83,42 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
         seconds=seconds,
     )
     print(report_lib.format_table(report))
+
+
+def _what_is_left(
+    path: str, config: config_lib.ExperimentConfig, mode: str
+) -> tuple[Workdir, str]:
+  """Checks the folder, and looks whether a run in it is finished.
+
+  Process 0 looks and tells the others: the folder changes meanwhile.
+
+  Returns:
+    Its paths and the mode of what is left to do; "" where nothing is.
+  """
+  if jax.process_index():
+    folder = config.train.checkpoint_folder
+    return Workdir(path, checkpoint_folder=folder), peers.barrier("workdir")
+  workdir = open_workdir(path, config, must_exist=mode != "train")
+  if mode == "train" and (report := _finished_report(workdir)):
+    print(f"{path}: this run is finished; delete the folder to run anew.")
+    mode = "evaluate"
+    if report.get("evaluation") == dataclasses.asdict(config.evaluation):
+      print(report_lib.format_table(report))
+      mode = ""
+  return workdir, peers.barrier("workdir", mode)
+
+
+def _claim(
+    workdir: Workdir,
+    config: config_lib.ExperimentConfig,
+    fingerprints: dict[str, str],
+) -> None:
+  """Makes the folder this run's, which all processes must share."""
+  if jax.process_index() == 0:
+    claim_workdir(workdir, config, fingerprints)
+  first = peers.barrier("claimed", fingerprints)
+  if jax.process_index():
+    check_shared(workdir, fingerprints, first)
 
 
 def _finished_report(workdir: Workdir) -> dict[str, Any] | None:

@@ -9,7 +9,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from chain_jax import errors, memory_use, metric_writer, progress, step_rates
+from chain_jax import (
+    errors,
+    memory_use,
+    metric_writer,
+    peers,
+    progress,
+    step_rates,
+)
 from chain_jax.step_clock import StepClock
 
 # Steps that may wait on the device: each holds its batch there until it runs.
@@ -71,6 +78,7 @@ class StepRecorder:
     self._pending.append(metrics)
     if len(self._pending) > _STEPS_AHEAD:
       jax.block_until_ready(self._pending[-1 - _STEPS_AHEAD])
+    peers.progress()
 
   def flush(self, step: int, *, learning_rate: float) -> None:
     """Checks all metrics since the last row and writes one row of means.

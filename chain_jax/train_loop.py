@@ -114,7 +114,10 @@ def train(
         config, model, optimizer, mesh, splits.train
     )
     recorder, tracer, close = observation.start(
-        config, workdir, start_step=start_step, last_step=last_step
+        config,
+        workdir,
+        num_devices=mesh.size,
+        steps=range(start_step, last_step),
     )
     stack.callback(close)
     return _loop(

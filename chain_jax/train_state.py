@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32
 
@@ -153,7 +154,12 @@ def feature_scaling(
 def fill_statistics(
     statistics: Any, mean: np.ndarray, scale: np.ndarray, mesh: Mesh
 ) -> Any:
-  """Returns the model's statistics with the measured mean and scale."""
+  """Returns the model's statistics with the mean and scale of process 0.
+
+  Each host has measured them, and processors of two kinds may round
+  differently: what is replicated must not.
+  """
+  mean, scale = multihost_utils.broadcast_one_to_all((mean, scale))
   values = {"mean": jnp.asarray(mean), "scale": jnp.asarray(scale)}
   return jax.tree_util.tree_map_with_path(
       lambda path, _: jax.device_put(

@@ -4,9 +4,13 @@ import dataclasses
 import json
 import os
 import pathlib
+import time
 
 from chain_jax import config as config_lib
 from chain_jax import errors, ownership, whole_files
+
+# Network file systems remember for so long that a file was not there.
+_SHARED_SECONDS = 30.0
 
 
 class Workdir:
@@ -104,6 +108,39 @@ def claim_workdir(
       whole_files.write_json(pathlib.Path(file), content, indent=2)
   except OSError as error:
     raise _unwritable(workdir.path, error.strerror) from error
+
+
+def check_shared(
+    workdir: Workdir, fingerprints: dict[str, str], first: dict[str, str]
+) -> None:
+  """Checks that this process works on the videos and the folder of process 0.
+
+  Args:
+    workdir: Claimed by process 0.
+    fingerprints: Of the videos that this process sees, by split.
+    first: Those that process 0 sees.
+
+  Raises:
+    InputError: If either is another.
+  """
+  differing = [name for name in first if fingerprints.get(name) != first[name]]
+  if differing:
+    raise errors.InputError(
+        "`data.root` must hold the same videos on all hosts, those of"
+        f" {', '.join(differing)} differ from process 0's; copy the dataset"
+        " again, or use a folder that all hosts share."
+    )
+  if not workdir.checkpoints.startswith(workdir.path):
+    return  # Process 0 alone uses the folder.
+  deadline = time.monotonic() + _SHARED_SECONDS
+  while not os.path.exists(workdir.config):
+    if time.monotonic() > deadline:
+      raise errors.InputError(
+          f"{workdir.config}: must be seen by all hosts, process 0 has written"
+          " it and it is not here; give a --workdir on storage that all share,"
+          " or `train.checkpoint_folder`."
+      )
+    time.sleep(0.5)
 
 
 def read_config(path: str) -> config_lib.ExperimentConfig:

@@ -10,6 +10,7 @@ import sys
 
 import documented_commands
 import documented_inputs
+import documented_launch
 import pytest
 import setuptools
 
@@ -153,6 +154,8 @@ def test_a_setup_command_is_of_a_kind_that_ci_runs(command):
   elif words[0] in (".venv/bin/ruff", ".venv/bin/pyink"):
     tool = words[0].rpartition("/")[2]
     assert re.search(rf'/{tool}" .*{re.escape(words[-1])}$', ci, re.MULTILINE)
+  elif documented_launch.is_launch(words):
+    documented_launch.check(words)
   else:
     pytest.fail(
         f"{documented_commands.name(command)}: no test knows this kind of command"

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "launch").glob("*.md")),
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "benchmarks").glob("*.md")),
@@ -20,7 +21,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND_LANGUAGES = ("bash", "sh", "shell", "console")
 # In any other block, a line that looks like this is a command as well.
 _LOOKS_LIKE_A_COMMAND = re.compile(
-    r"^(\$ |\.venv/|python3? |pip |pytest|git |\w+=\S+ python)"
+    r"^(\$ |\.venv/|python3? |pip |pytest|git |launch/|\w+=\S+ (python|launch/))"
 )
 _PYTHONS = ("python", "python3", ".venv/bin/python")
 

@@ -146,9 +146,8 @@ def encoder_block(params, tokens, frame_mask, *, num_heads):
   gathered = np.zeros((frames, width))
   for head in range(num_heads):
     part = slice(head * head_dim, (head + 1) * head_dim)
-    query, key, value = (
-        qkv[:, kind * width : (kind + 1) * width][:, part] for kind in range(3)
-    )
+    of_head = qkv[:, 3 * part.start : 3 * part.stop]
+    query, key, value = np.split(of_head, 3, axis=-1)
     for slot in range(frames):
       weights = [
           math.exp(query[slot] @ key[other] / math.sqrt(head_dim))

@@ -1,0 +1,271 @@
+"""Start of a run of several processes, before any device is used.
+
+Each process reports to process 0, which calls the roll (`peer_hub.py`); only
+when all are there does JAX's own start-up begin, which would end a process
+without a word of who is missing.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from chain_jax import config as config_lib
+from chain_jax import (
+    errors,
+    held_connection,
+    peer_hub,
+    peer_messages,
+    peers,
+    progress,
+)
+
+# JAX's own watch is the second line behind `peers.py`, still within a minute.
+_JAX_SILENCE_SECONDS = 50
+# What may differ between hosts: nothing learnt depends on it.
+_HOST_FIELDS = ("data.root", "data.num_workers", "data.prepared.segments_root")
+
+
+class Place(NamedTuple):
+  """Which of the processes of a run this one is."""
+
+  host: str  # Of process 0.
+  port: int  # Where process 0 listens for the others.
+  num_processes: int
+  process_id: int
+  local_device_ids: list[int] | None = None  # None = all of this host.
+
+
+def find_place(
+    distributed: str,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    *,
+    start_timeout: float,
+) -> Place | None:
+  """Finds out whether this is one process of several.
+
+  Args:
+    distributed: "auto" asks the environment, if no coordinator is given: a TPU
+      pod, GKE with TPUs, a step of Slurm or Open MPI with several tasks. "on"
+      asks Kubernetes' Jobs too and insists on an answer; "off" asks nobody.
+    coordinator: "HOST:PORT" of process 0, with the next two, or None.
+    num_processes: Of the run.
+    process_id: This process's number.
+    start_timeout: Seconds that the environment may take to answer.
+
+  Returns:
+    The place; None for a run of one process.
+
+  Raises:
+    InputError: If the flags do not fit together, or "on" finds nothing.
+    RunError: If the environment names hosts that are not there.
+  """
+  given = (coordinator, num_processes, process_id)
+  if any(one is not None for one in given):
+    place = _given_place(distributed, *given)
+  elif distributed == "off":
+    return None
+  else:
+    place = _detect(distributed, start_timeout)
+  return place if place and place.num_processes > 1 else None
+
+
+def _given_place(
+    distributed: str,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+) -> Place:
+  if None in (coordinator, num_processes, process_id) or distributed == "off":
+    raise errors.InputError(
+        "--coordinator, --num_processes and --process_id must be given all three"
+        " (without --distributed=off) or not at all, got"
+        f" {coordinator}, {num_processes} and {process_id}; see --help."
+    )
+  if num_processes < 1 or not 0 <= process_id < num_processes:
+    raise errors.InputError(
+        "--process_id must be in 0 to --num_processes - 1, got"
+        f" {process_id} of {num_processes}; count the processes from 0."
+    )
+  host, port = _split(coordinator)
+  return Place(host, port, num_processes, process_id)
+
+
+def _split(coordinator: str) -> tuple[str, int]:
+  host, _, port = coordinator.rpartition(":")
+  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    raise errors.InputError(
+        "--coordinator must be HOST:PORT of process 0, got"
+        f" {coordinator!r}; try {host or coordinator}:8476."
+    )
+  return host.strip("[]"), int(port)
+
+
+def _detect(distributed: str, start_timeout: float) -> Place | None:
+  """Asks JAX, whose detection has no public name."""
+  if distributed == "auto" and not _several_are_likely():
+    return None
+  from jax._src import clusters
+
+  detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
+  try:
+    coordinator, num_processes, process_id, devices = detect(
+        os.environ.get("JAX_COORDINATOR_ADDRESS"),
+        *(None, None, None, None),
+        int(start_timeout),
+    )
+  # The environment is asked over the network, through many libraries.
+  except Exception as error:
+    raise errors.RunError(
+        f"the environment must name the processes of the run ({error}); give"
+        " --coordinator, --num_processes and --process_id instead, or"
+        " --distributed=off for one process."
+    ) from error
+  if None in (coordinator, num_processes, process_id):
+    if distributed == "auto":
+      return None
+    raise errors.InputError(
+        "--distributed=on must find a TPU pod, a step of Slurm or Open MPI or a"
+        " Job of Kubernetes, got none; give --coordinator, --num_processes and"
+        " --process_id."
+    )
+  host, port = _split(coordinator)
+  return Place(host, port, num_processes, process_id, devices)
+
+
+def _several_are_likely() -> bool:
+  """Looks at the environment alone; no network, no waiting."""
+  from jax._src import cloud_tpu_init  # Whether this host has TPU chips.
+
+  def count(name: str) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else 0
+
+  # Inside `srun`: an allocation alone has many tasks and runs one process.
+  in_slurm = count("SLURM_STEP_NUM_TASKS") > 1
+  in_open_mpi = count("OMPI_COMM_WORLD_SIZE") > 1
+  return in_slurm or in_open_mpi or cloud_tpu_init.running_in_cloud_tpu_vm
+
+
+@contextlib.contextmanager
+def joined(
+    place: Place | None,
+    config: config_lib.ExperimentConfig,
+    *,
+    mode: str,
+    start_timeout: float,
+) -> Iterator[None]:
+  """Makes this process one of several for the block, from start to end.
+
+  Args:
+    place: From `find_place`; None does nothing.
+    config: The same in all processes, but for where a host's files lie.
+    mode: The same in all processes.
+    start_timeout: Seconds in which all processes must report.
+
+  Raises:
+    InputError: If the processes do not fit together.
+    RunError: If one is missing.
+  """
+  if place is None:
+    yield
+    return
+  if place.process_id:
+    errors.speak_as(f"process {place.process_id}")
+    progress.hide()
+    # Libraries print too, and one table is enough.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+  settings = _settings(config, mode)
+  port = _call_roll(place, settings, start_timeout, config.train.hang_seconds)
+  with peers.told():
+    _start_jax(place, port, start_timeout)
+    yield
+    peers.leave()
+    import jax
+
+    jax.distributed.shutdown()
+
+
+def _settings(config: config_lib.ExperimentConfig, mode: str) -> dict[str, str]:
+  import jax
+
+  named = {
+      f"--config.{name}": repr(config_lib.field_value(config, name))[:200]
+      for name in config_lib.field_names(config)
+      if name not in _HOST_FIELDS
+  }
+  return named | {"--mode": mode, "the version of jax": jax.__version__}
+
+
+def _call_roll(
+    place: Place,
+    settings: dict[str, str],
+    start_timeout: float,
+    hang_seconds: float,
+) -> int:
+  host = place.host
+  if place.process_id == 0:
+    try:
+      hub = peer_hub.Hub(
+          port=place.port,
+          address=f"{host}:{place.port}",
+          num_processes=place.num_processes,
+          start_timeout=start_timeout,
+          hang_seconds=hang_seconds,
+      )
+    except OSError as error:
+      raise errors.RunError(
+          f"port {place.port} of this host must be free for process 0"
+          f" ({error.strerror}); end what uses it, or give another in"
+          " --coordinator."
+      ) from error
+    hub.start()
+    host = "localhost"
+  return peers.join(
+      host,
+      place.port,
+      process_id=place.process_id,
+      num_processes=place.num_processes,
+      settings=settings,
+      start_timeout=start_timeout,
+  )
+
+
+def _start_jax(place: Place, port: int, start_timeout: float) -> None:
+  import jax
+
+  # SIGTERM is `stop_notice`'s.
+  jax.config.update("jax_enable_preemption_service", False)
+  host = "localhost"
+  if place.process_id:
+    _check_reachable(place.host, port, start_timeout)
+    host = "127.0.0.1"
+    port = held_connection.relay_to(place.host, port, timeout=start_timeout)
+    if any("_proxy" in name.lower() for name in os.environ):
+      # gRPC would look for the relay behind it; JAX would warn of that.
+      os.environ["no_grpc_proxy"] = host
+      jax.config.update("jax_check_proxy_envs", False)
+  jax.distributed.initialize(
+      f"{host}:{port}",
+      place.num_processes,
+      place.process_id,
+      local_device_ids=place.local_device_ids,
+      cluster_detection_method="deactivate",
+      initialization_timeout=int(start_timeout),
+      heartbeat_timeout_seconds=_JAX_SILENCE_SECONDS,
+  )
+
+
+def _check_reachable(host: str, port: int, timeout: float) -> None:
+  """Finds a closed port before JAX does, which aborts."""
+  try:
+    peer_messages.connect(host, port, timeout=timeout).close()
+  except OSError as error:
+    raise errors.RunError(
+        f"port {port} of {host} must be open to the other hosts, for JAX"
+        f" ({error.strerror or error}); open all ports between the hosts of a"
+        " run."
+    ) from error
