@@ -42,6 +42,9 @@ setuptools.setup(
         "video": _VIDEO,
         "beam": _BEAM,
         "tpu": ["jax[tpu]"],
+        # Checkpoints in object stores.
+        "gcs": ["gcsfs", "google-cloud-storage"],
+        "s3": ["s3fs"],
         "cuda": ["jax[cuda13]"],
         "dev": _DEV + _VIDEO + _BEAM + _LAUNCH,
         # Backbones are verified against it; large, so not a part of `dev`.

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,10 @@ from chain_jax.train_state import TrainState
 
 # Of the notes; 1 had checksums that one host could compute alone.
 _FORMAT_VERSION = 2
+_WAY_IN = (
+    "check `train.checkpoint_folder`, --workdir and the right to write there;"
+    " gs:// needs the extra chain_jax[gcs], s3:// chain_jax[s3]"
+)
 # Metadata and the notes, at the least.
 _OVERHEAD_BYTES = 2**18
 # Of the newest checkpoints, tried one after the other.
@@ -38,6 +43,7 @@ class Checkpoints:
       owner: The run; a checkpoint of another one is refused.
 
     Raises:
+      InputError: If not all processes see the same folder.
       RunError: If the folder cannot be reached.
     """
     # Orbax asks for absolute paths; "gs://..." stays as it is.
@@ -46,8 +52,7 @@ class Checkpoints:
     self._started = self._committed = None  # Steps of saves.
     with _said_plainly(
         f"{folder}: the checkpoint folder cannot be used",
-        "check `train.checkpoint_folder`, --workdir and the right to write"
-        " there",
+        _WAY_IN,
     ):
       self._folder = epath.Path(
           folder if self._is_url else os.path.abspath(folder)
@@ -58,6 +63,8 @@ class Checkpoints:
               max_to_keep=keep, create=True, cleanup_tmp_directories=True
           ),
       )
+
+    _check_shared(self._folder)
 
   def save(self, state: TrainState, *, seconds: float) -> None:
     """Starts saving a state that was checked to be finite.
@@ -201,6 +208,27 @@ class Checkpoints:
         f"{self._folder}: the checkpoint could not be written",
         "the last good one is kept: free some space or mend the folder, then"
         " run the same command again",
+    )
+
+
+def _check_shared(folder: epath.Path) -> None:
+  """Looks whether what one process writes is there for all."""
+  if jax.process_count() == 1:
+    return
+  # A name never looked for before: a network's file system may remember those.
+  (token,) = agreement.numbers_of_first([random.getrandbits(31)], most=1)
+  mark = folder / f".shared-{token}"
+  if jax.process_index() == 0:
+    mark.touch()
+  agreement.wait_for_all("the mark is in the checkpoint folder")
+  is_shared = agreement.true_on_all(mark.exists())
+  if jax.process_index() == 0:
+    mark.unlink()
+  if not is_shared:
+    raise errors.InputError(
+        f"{folder}: the checkpoint folder must be one that all hosts share, but"
+        " not all see what process 0 wrote; use a mounted disk or bucket, or"
+        " gs:// or s3:// as `train.checkpoint_folder`."
     )
 
 

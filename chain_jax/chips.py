@@ -13,6 +13,8 @@ class Chip(NamedTuple):
     hbm_bytes_per_second: Between chip and that memory.
     ici_bytes_per_second: What the chip can send to its neighbours over all its
       links at once: half of what is sold as "bidirectional". Of a GPU: NVLink.
+    ici_links: How many links share that; 1 where a switch gives all of it to
+      any one neighbour.
     device_kinds: What `jax.Device.device_kind` says where it is this chip.
   """
 
@@ -21,6 +23,7 @@ class Chip(NamedTuple):
   hbm_bytes: float
   hbm_bytes_per_second: float
   ici_bytes_per_second: float
+  ici_links: int
   device_kinds: tuple[str, ...]
 
 
@@ -31,17 +34,24 @@ _GIB, _GB = 2.0**30, 1e9
 # The capacities sold as GB are GiB: what the compiler allows says so.
 # GPUs: NVIDIA's data sheets of A100, H100 and H200 Tensor Core GPU, dense.
 CHIPS = (
-    Chip("v4", 275e12, 32 * _GIB, 1200 * _GB, 300 * _GB, ("TPU v4",)),
+    Chip("v4", 275e12, 32 * _GIB, 1200 * _GB, 300 * _GB, 6, ("TPU v4",)),
     Chip(
         "v5e",
         197e12,
         16 * _GIB,
         819 * _GB,
         200 * _GB,
+        4,
         ("TPU v5 lite", "TPU v5e"),
     ),
     Chip(
-        "v5p", 459e12, 95 * _GIB, 2765 * _GB, 600 * _GB, ("TPU v5", "TPU v5p")
+        "v5p",
+        459e12,
+        95 * _GIB,
+        2765 * _GB,
+        600 * _GB,
+        6,
+        ("TPU v5", "TPU v5p"),
     ),
     Chip(
         "v6e",
@@ -49,6 +59,7 @@ CHIPS = (
         32 * _GIB,
         1638 * _GB,
         400 * _GB,
+        4,
         ("TPU v6 lite", "TPU v6e"),
     ),
     Chip(
@@ -57,6 +68,7 @@ CHIPS = (
         40 * _GB,
         1555 * _GB,
         300 * _GB,
+        1,
         ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"),
     ),
     Chip(
@@ -65,6 +77,7 @@ CHIPS = (
         80 * _GB,
         2039 * _GB,
         300 * _GB,
+        1,
         ("NVIDIA A100-SXM4-80GB",),
     ),
     # SXM; what "H100 PCIe" and "H100 NVL" reach is less and not listed.
@@ -74,10 +87,11 @@ CHIPS = (
         80 * _GB,
         3350 * _GB,
         450 * _GB,
+        1,
         ("NVIDIA H100 80GB HBM3",),
     ),
     # "H200 NVL" is another, slower card.
-    Chip("H200", 989e12, 141 * _GB, 4800 * _GB, 450 * _GB, ("NVIDIA H200",)),
+    Chip("H200", 989e12, 141 * _GB, 4800 * _GB, 450 * _GB, 1, ("NVIDIA H200",)),
 )
 
 

@@ -20,7 +20,7 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
   _check_types(config)
   _check_choices(config)
   _check_ranges(config)
-  model, train = config.model, config.train
+  model = config.model
   _check(
       model.num_bits > 0 and model.num_bits % 8 == 0,
       "model.num_bits",
@@ -44,10 +44,16 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
       model.width,
       f"{max(1, model.width // even_heads) * even_heads}",
   )
+  _check_shares(config, num_devices)
+
+
+def _check_shares(
+    config: config_lib.ExperimentConfig, num_devices: int
+) -> None:
   shared_by = config.sharding.model_parallel
   for name, size in (
-      ("model.num_heads", model.num_heads),
-      ("model.mlp_dim", model.mlp_dim),
+      ("model.num_heads", config.model.num_heads),
+      ("model.mlp_dim", config.model.mlp_dim),
   ):
     _check(
         size % shared_by == 0,
@@ -58,7 +64,7 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
     )
   num_parts = max(1, num_devices // shared_by)
   for name, size in (
-      ("train.batch_size", train.batch_size),
+      ("train.batch_size", config.train.batch_size),
       ("evaluation.batch_size", config.evaluation.batch_size),
   ):
     _check(

@@ -38,25 +38,17 @@ def num_rounds(
   )
 
 
-def in_one_round(apply: Apply, loss: Loss) -> Callable[..., Any]:
-  """Makes (params, batch, rng) -> (gradients, metrics)."""
-
-  def whole(params: Any, batch: Any, rng: jax.Array) -> Any:
-    return loss(params, apply(params, batch, rng), batch)
-
-  return jax.grad(whole, has_aux=True)
-
-
-def in_rounds(
+def make_gradients(
     apply: Apply, loss: Loss, *, rounds: int, mesh: Mesh
 ) -> Callable[..., Any]:
-  """Makes the same, keeping the activations of one round at a time.
+  """Makes (params, batch, rng) -> (gradients, metrics).
 
-  First the model runs without gradients, round by round, and the loss is
-  taken on all its answers: each row meets all others, as in one round. Then
-  each round runs again and passes its part of the answers' gradient on to the
-  parameters. Dropout draws anew for each round; without it the gradients are
-  those of one round.
+  With several rounds only the activations of one are held. First the model
+  runs without gradients, round by round, and the loss is taken on all its
+  answers: each row meets all others, as in one round. Then each round runs
+  again and passes its part of the answers' gradient on to the parameters.
+  Dropout draws anew for each round; without it the gradients are those of one
+  round.
 
   Args:
     apply: Answers of a row must depend on no other row.
@@ -64,11 +56,20 @@ def in_rounds(
     rounds: Divides the rows that each part of the mesh holds.
     mesh: The batch is split over its axis `data`.
 
-  Returns:
-    (params, batch, rng) -> (gradients, metrics).
-
   Source: GradCache, arXiv:2101.06983, Sec. 3.2; here for all terms.
   """
+  if rounds > 1:
+    return _in_rounds(apply, loss, rounds, mesh)
+
+  def whole(params: Any, batch: Any, rng: jax.Array) -> Any:
+    return loss(params, apply(params, batch, rng), batch)
+
+  return jax.grad(whole, has_aux=True)
+
+
+def _in_rounds(
+    apply: Apply, loss: Loss, rounds: int, mesh: Mesh
+) -> Callable[..., Any]:
 
   def split(tree: Any) -> Any:
     # Row r goes to round r % rounds: each device keeps the rows it has.

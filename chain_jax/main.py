@@ -106,6 +106,8 @@ def _quieten_libraries() -> None:
   for name in ("absl", "asyncio"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
   threading.excepthook = lambda _: None
+  # The process that gives shared memory back when a run ends at once.
+  sys.warnoptions.append("ignore:resource_tracker")
 
 
 if __name__ == "__main__":

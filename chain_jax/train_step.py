@@ -114,12 +114,9 @@ def make_train_step(
       permutation = draw_permutations(order_rng, batch.frame_mask[:, 0])
       seen = seen._replace(permutation=permutation)
     with_statistics = functools.partial(apply, state.statistics)
-    if rounds == 1:
-      gradient_fn = gradients.in_one_round(with_statistics, loss)
-    else:
-      gradient_fn = gradients.in_rounds(
-          with_statistics, loss, rounds=rounds, mesh=mesh
-      )
+    gradient_fn = gradients.make_gradients(
+        with_statistics, loss, rounds=rounds, mesh=mesh
+    )
     grads, metrics = gradient_fn(state.params, seen, dropout_rng)
     state, norms = _update(optimizer, state, grads)
     metrics |= norms | {"batch_checksum": checksum(batch.videos)}

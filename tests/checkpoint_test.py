@@ -17,7 +17,8 @@ from chain_jax import (
     train_state,
 )
 
-_OWNER = ownership.Owner(config={"name": "tiny"}, fingerprints={"train": "a"})
+_CONFIG = {"name": "tiny", "train": {"checkpoint_folder": ""}}
+_OWNER = ownership.Owner(config=_CONFIG, fingerprints={"train": "a"})
 
 
 def _initialiser():
@@ -27,21 +28,26 @@ def _initialiser():
   return factories.make_initialiser(config, model, optimizer)
 
 
-def _state(seed, step, num_devices=1):
-  mesh = sharding.make_mesh(jax.devices()[:num_devices])
-  whole = sharding.replicated(mesh)
-  state = jax.jit(_initialiser(), out_shardings=whole)(seed)
-  step = jax.device_put(np.int32(step), whole)
+def _mesh(num_devices, model_parallel):
+  return sharding.make_mesh(
+      jax.devices()[:num_devices], model_parallel=model_parallel
+  )
+
+
+def _state(seed, step, num_devices=1, model_parallel=1):
+  mesh = _mesh(num_devices, model_parallel)
+  state = train_state.start(_initialiser(), seed, mesh)
+  step = jax.device_put(np.int32(step), sharding.replicated(mesh))
   return state.replace(step=step)
 
 
-def _target(num_devices=1):
-  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+def _target(num_devices=1, model_parallel=1):
+  mesh = _mesh(num_devices, model_parallel)
   return train_state.abstract_state(_initialiser(), mesh)
 
 
-def _save(folder, states, keep=3):
-  checkpoints = checkpoint.Checkpoints(str(folder), keep=keep, owner=_OWNER)
+def _save(folder, states, keep=3, owner=_OWNER):
+  checkpoints = checkpoint.Checkpoints(str(folder), keep=keep, owner=owner)
   for state in states:
     checkpoints.save(state, seconds=2.5)
   checkpoints.wait()
@@ -55,10 +61,10 @@ _damages = pytest.mark.filterwarnings(
 )
 
 
-def _restore(folder, num_devices=1):
-  checkpoints = checkpoint.Checkpoints(str(folder), keep=3, owner=_OWNER)
+def _restore(folder, num_devices=1, model_parallel=1, owner=_OWNER):
+  checkpoints = checkpoint.Checkpoints(str(folder), keep=3, owner=owner)
   try:
-    return checkpoints.restore(_target(num_devices))
+    return checkpoints.restore(_target(num_devices, model_parallel))
   finally:
     checkpoints.close()
     gc.collect()  # Here, not in the middle of another test.
@@ -100,6 +106,98 @@ def test_a_state_moves_to_another_number_of_devices(tmp_path, before, after):
   _assert_same(restored, state)
   kernel = restored.params["projection"]["kernel"]
   assert len(kernel.sharding.device_set) == after
+
+
+@pytest.mark.parametrize(
+    "before, after", [((8, 1), (4, 2)), ((8, 4), (2, 1)), ((2, 2), (8, 2))]
+)
+def test_a_state_moves_to_another_shape_of_the_mesh(tmp_path, before, after):
+  state = _state(3, 7, *before)
+  _save(tmp_path / "c", [state])
+  restored, _ = _restore(tmp_path / "c", *after)
+  _assert_same(restored, state)
+  kernel = restored.params["projection"]["kernel"]
+  # The projection's inputs are split over `model`.
+  assert kernel.sharding.shard_shape((24, 16)) == (24 // after[1], 16)
+
+
+@pytest.mark.parametrize(
+    "config, fingerprints, said",
+    [
+        (
+            _CONFIG | {"name": "other"},
+            {"train": "a"},
+            "another config.*differ: name",
+        ),
+        (_CONFIG, {"train": "b"}, "other videos, those of train"),
+    ],
+)
+def test_the_checkpoints_of_another_run_are_refused_and_stay(
+    tmp_path, config, fingerprints, said
+):
+  _save(tmp_path / "c", [_state(seed=1, step=4)])
+  other = ownership.Owner(config=config, fingerprints=fingerprints)
+  with pytest.raises(errors.InputError, match=said) as caught:
+    _restore(tmp_path / "c", owner=other)
+  assert "checkpoint 4" in str(caught.value) and "\n" not in str(caught.value)
+  assert _restore(tmp_path / "c") is not None
+
+
+def test_what_may_change_and_videos_not_known_are_no_other_run(tmp_path):
+  _save(tmp_path / "c", [_state(seed=1, step=4)])
+  moved = {"name": "tiny", "train": {"checkpoint_folder": "elsewhere"}}
+  same = ownership.Owner(config=moved, fingerprints=None)
+  assert _restore(tmp_path / "c", owner=same) is not None
+
+
+def test_a_checkpoint_of_an_older_version_is_named_and_kept(
+    tmp_path, monkeypatch
+):
+  with monkeypatch.context() as older:
+    older.setattr(checkpoint, "_FORMAT_VERSION", 1)
+    _save(tmp_path / "c", [_state(seed=1, step=4)])
+  with pytest.raises(errors.InputError, match="checkpoint 4 must be of format"):
+    _restore(tmp_path / "c")
+  assert (tmp_path / "c" / "4").is_dir()
+
+
+def test_a_folder_that_cannot_be_is_said_in_one_line(tmp_path):
+  (tmp_path / "file").write_text("")
+  for folder in (tmp_path / "file" / "c", "gs://bucket-nowhere/run"):
+    with pytest.raises(errors.RunError, match="cannot be used") as caught:
+      _save(folder, [])
+    assert str(folder) in str(caught.value)
+    assert "train.checkpoint_folder" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_folder_that_not_all_hosts_share_is_refused(
+    tmp_path, monkeypatch, process
+):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(jax, "process_index", lambda: process)
+  agreement = checkpoint.agreement
+  monkeypatch.setattr(agreement, "numbers_of_first", lambda numbers, most: [7])
+  monkeypatch.setattr(agreement, "wait_for_all", lambda name: None)
+  # Process 0 sees its own mark, and hears that another one does not.
+  monkeypatch.setattr(agreement, "true_on_all", lambda here: here and process)
+  with pytest.raises(errors.InputError, match="one that all hosts share"):
+    checkpoint._check_shared(checkpoint.epath.Path(tmp_path))
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_counts_is_what_is_committed(tmp_path):
+  checkpoints = checkpoint.Checkpoints(
+      str(tmp_path / "c"), keep=3, owner=_OWNER
+  )
+  assert checkpoints.what_counts() == "before anything was saved"
+  checkpoints.save(_state(seed=1, step=4), seconds=0.0)
+  checkpoints.save(_state(seed=1, step=8), seconds=0.0)
+  assert checkpoints.what_counts().endswith(("step 4 counts", "step 8 counts"))
+  checkpoints.wait()
+  assert checkpoints.what_counts().endswith("the checkpoint of step 8 counts")
+  checkpoints.close()
 
 
 def test_an_empty_folder_restores_nothing(tmp_path):
@@ -169,13 +267,14 @@ def test_no_good_checkpoint_is_an_error_and_deletes_nothing(tmp_path):
   assert (tmp_path / "c" / "4").is_dir()
 
 
-def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path):
+def test_a_half_written_checkpoint_is_no_checkpoint_and_goes(tmp_path):
   state = _state(seed=1, step=4)
   _save(tmp_path / "c", [state])
-  partial = tmp_path / "c" / "8.orbax-checkpoint-tmp-1" / "state"
-  partial.mkdir(parents=True)
-  (partial / "d").write_bytes(b"half")
+  partial = tmp_path / "c" / "8.orbax-checkpoint-tmp-1"
+  (partial / "state").mkdir(parents=True)
+  (partial / "state" / "d").write_bytes(b"half")
   _assert_same(_restore(tmp_path / "c")[0], state)
+  assert not partial.exists()
 
 
 def test_a_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(small_disk):

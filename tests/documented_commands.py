@@ -52,6 +52,7 @@ _WEIGHTS = "--weights=squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _RANDOM_BACKBONE_DIM = 128
 # The same for benchmarks; one that is not here is asked for its --help.
 SHRUNK_BENCHMARKS = {
+    "benchmarks.contrastive": ["--sizes", "32", "--devices", "1", "2"],
     "benchmarks.evaluate": ["--num_videos=200", "--num_bits", "16"],
     "benchmarks.search": [
         "--num_gallery=2000",

@@ -1,6 +1,7 @@
 """What a whole run shows: parts of its time, its speed, memory and traces."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -46,7 +47,7 @@ def _train(config, path):
   checkpoints = checkpoint.Checkpoints(
       workdir.checkpoints,
       keep=config.train.keep_checkpoints,
-      owner=ownership.Owner(config={}, fingerprints={}),
+      owner=ownership.Owner(config=dataclasses.asdict(config), fingerprints={}),
   )
   mesh = sharding.make_mesh(jax.devices()[:2])
   return train_loop.train(config, workdir, splits, plan, mesh, checkpoints)

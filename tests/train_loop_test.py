@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from chain_jax import errors, run, train_loop
+from chain_jax import codes, errors, run, train_loop
 from chain_jax import report as report_lib
 from chain_jax.data import pipeline
 from chain_jax.data import splits as splits_lib
@@ -90,3 +90,25 @@ def test_a_run_from_the_devices_sees_the_videos_of_one_from_the_host(tmp_path):
     assert host["batch_checksums"] == device["batch_checksums"]
     # Other draws for the same views: near each other, and not the same.
     assert 0 < abs(host["total"] - device["total"]) < 0.2 * host["total"]
+
+
+def test_a_machine_that_lost_its_disk_goes_on_from_the_checkpoint_folder(
+    tmp_path, capsys
+):
+  folder = str(tmp_path / "kept")
+  config = tiny.tiny_config(train__checkpoint_folder=folder)
+  run.run(config, path=str(tmp_path / "lost"), mode="train")
+  assert "kept: no checkpoint yet, training begins" in capsys.readouterr().out
+  assert not (tmp_path / "lost" / "checkpoints").exists()
+  run.run(config, path=str(tmp_path / "new"), mode="train")
+  assert "resuming after step 12 of 12" in capsys.readouterr().out
+  packed = [
+      codes.read_code_directory(tmp_path / name / "codes" / "gallery").packed
+      for name in ("lost", "new")
+  ]
+  np.testing.assert_array_equal(*packed, strict=True)
+  config.train.seed = 1
+  with pytest.raises(
+      errors.InputError, match="kept: checkpoint 12 is of a run"
+  ):
+    run.run(config, path=str(tmp_path / "other"), mode="train")
