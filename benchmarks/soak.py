@@ -2,9 +2,10 @@
 
   python -m benchmarks.soak --kills=20 --seed=0
 
-Each start has another number of processes, of one or two devices. A run is killed and started again
-until it is finished, then compared with one that nobody disturbed; then the
-next run begins, until all kills are done. Fails at the first difference.
+Each start has another number of processes, of one or two devices each. A run
+is killed and started again until it is finished, then compared with one that
+nobody disturbed; then the next run begins, until all kills are done. Fails at
+the first difference.
 """
 
 import argparse
@@ -291,13 +292,16 @@ def _parameters(
   return named
 
 
-_HEADER = "kill processes devices  signal victim  step  during              code  seconds"
+_HEADER = (
+    "kill processes devices  signal victim  step  during              code "
+    " seconds"
+)
 
 
 def _row(number: int, kill: Kill) -> str:
   return (
-      f"{number:4d} {kill.processes:9d} {kill.devices:7d} {kill.signal:>7} {kill.victim:6d}"
-      f" {kill.step:5d}  {kill.during:18} {kill.code:5d} {kill.seconds:8.1f}"
+      f"{number:4d} {kill.processes:9d} {kill.devices:7d} {kill.signal:>7}"
+      f" {kill.victim:6d} {kill.step:5d}  {kill.during:18} {kill.code:5d} {kill.seconds:8.1f}"
   )
 
 
