@@ -107,11 +107,8 @@ def read_movement(text: str, *, num_devices: int) -> Movement:
         waiting.append((_attribute(line, "body"), times * inner, inner))
       total += times * _traffic(line, arrays, turns)
       for inside in _with_called(computations, line):
-        key = re.search(r"channel_id=(\d+)", inside.rest)
-        kind = inside.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
-          # Parts of one collective in several computations share a channel.
-          key = key.group(1) if key else inside.name
+        if inside.opcode.removesuffix("-start") in COLLECTIVES:
+          key = _identity(inside, line, name)
           found.setdefault(key, _collective(inside, times, num_devices))
   return Movement(total, tuple(found.values()))
 
@@ -251,6 +248,21 @@ def _traffic(
           if array.is_in_hbm
       )
   )
+
+
+def _identity(
+    collective: _Instruction, caller: _Instruction, computation: str
+) -> tuple[str, ...]:
+  """Tells one collective from another.
+
+  The compiler copies one that overlaps with other work into each of the fusions
+  that carry it on, and its channel says that they are the same. Instructions on
+  their own are all different: those of a ring share a channel.
+  """
+  channel = re.search(r"channel_id=(\d+)", collective.rest)
+  if collective is caller or not channel:
+    return (computation, caller.name, collective.name)
+  return (collective.opcode, channel.group(1))
 
 
 def _collective(line: _Instruction, times: int, num_devices: int) -> Collective:

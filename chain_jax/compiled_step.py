@@ -5,7 +5,6 @@ device. jax compiles for TPUs on any machine that has the `libtpu` wheel.
 """
 
 import importlib.util
-import math
 import os
 import pathlib
 import re
@@ -17,10 +16,15 @@ import jax
 import numpy as np
 import optax
 from jax.experimental import topologies
-from jax.extend import core
 from jax.sharding import Mesh
 
-from chain_jax import compiled_program, factories, sharding, train_state
+from chain_jax import (
+    compiled_program,
+    factories,
+    sharding,
+    step_flops,
+    train_state,
+)
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
 from chain_jax.data import pipeline, records, sources, youtube8m
@@ -35,13 +39,14 @@ KNOWN_TOPOLOGIES = (
 )
 # Both cores of a chip as one device, as on a TPU VM: jax's own aot tests.
 _CHIP_CONFIG = {"v4": {"chip_config_name": "megacore"}}
-# libtpu looks for the TPU VM that it runs on, and complains where there is
-# none; this tells it, when it is loaded, of a VM that it need not look for.
-_QUIET = {
+# What libtpu reads when it is loaded: that it need not look for the TPU VM that
+# it runs on, and complain, and that other processes may have loaded it too.
+_LIBTPU_SETTINGS = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 
@@ -99,24 +104,32 @@ def describe_devices(topology: str) -> list[Any]:
 
   Raises:
     InputError: If there is no such slice, or no `libtpu` wheel.
+    RunError: If the wheel cannot be loaded.
   """
   if importlib.util.find_spec("libtpu") is None:
     raise InputError(
         "compiling for TPUs needs the `libtpu` wheel, which is not there; try"
         " `pip install libtpu`, best in an environment of its own."
     )
-  for name, value in _QUIET.items():
+  for name, value in _LIBTPU_SETTINGS.items():
     os.environ.setdefault(name, value)
-  settings = _CHIP_CONFIG.get(topology.partition(":")[0], {})
+  chip, _, shape = topology.partition(":")
+  unknown = InputError(
+      f"--topology must be a TPU slice, got {topology!r}; known are"
+      f" {', '.join(KNOWN_TOPOLOGIES)}."
+  )
+  if not shape:  # libtpu would choose one.
+    raise unknown
   try:
-    return list(
-        topologies.get_topology_desc(topology, "tpu", **settings).devices
+    description = topologies.get_topology_desc(
+        topology, "tpu", **_CHIP_CONFIG.get(chip, {})
     )
   except jax.errors.JaxRuntimeError as error:
-    raise InputError(
-        f"--topology must be a TPU slice, got {topology!r}; known are"
-        f" {', '.join(KNOWN_TOPOLOGIES)}."
-    ) from error
+    line = str(error).splitlines()[0]
+    if line.startswith("INVALID_ARGUMENT"):
+      raise unknown from error
+    raise RunError(f"libtpu cannot be loaded: {line}") from error
+  return list(description.devices)
 
 
 def compile_step(
@@ -160,7 +173,7 @@ def compile_step(
       argument_bytes=memory.argument_size_in_bytes,
       temp_bytes=memory.temp_size_in_bytes + results,
       code_bytes=memory.generated_code_size_in_bytes,
-      flops=matmul_flops(traced.jaxpr.jaxpr) / len(devices),
+      flops=step_flops.matmul_flops(traced.jaxpr.jaxpr) / len(devices),
       xla_flops=cost.get("flops", 0.0),
       xla_bytes=cost.get("bytes accessed", 0.0),
       movement=movement,
@@ -219,30 +232,6 @@ def _make_optimizer(
       num_steps=10_000,
   )
   return factories.make_optimizer(config.optimizer, schedule)
-
-
-def matmul_flops(jaxpr: core.Jaxpr) -> float:
-  """Counts the operations of a program's matrix products, over all devices.
-
-  A scan counts as often as it turns, what `shard_map` runs on each device as
-  often as there are devices; a loop of unknown length counts once.
-  """
-  total = 0.0
-  for equation in jaxpr.eqns:
-    if equation.primitive.name == "dot_general":
-      (contracted, _), _ = equation.params["dimension_numbers"]
-      shape = equation.invars[0].aval.shape
-      depth = math.prod(shape[axis] for axis in contracted)
-      total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
-    times = 1
-    if equation.primitive.name == "scan":
-      times = equation.params["length"]
-    elif equation.primitive.name == "shard_map":
-      mesh, axes = equation.params["mesh"], equation.params["newly_manual_axes"]
-      times = math.prod(mesh.shape[axis] for axis in axes)
-    for inner in core.jaxprs_in_params(equation.params):
-      total += times * matmul_flops(inner)
-  return total
 
 
 def _stand_in(config: config_lib.DataConfig) -> sources.FramesSource:

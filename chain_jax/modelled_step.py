@@ -102,8 +102,8 @@ def _compiled_line(row: Row) -> str:
   cells += [
       "yes" if fits(step) else "does not fit",
       f"{memory} = {step.memory_bytes / _MIB:.0f}{share}",
-      f"{step.flops / 1e9:.3g} ({useful / 1e9:.3g})",
-      f"{step.xla_flops / 1e9:.3g}",
+      f"{step.flops / 1e9:.4g} ({useful / 1e9:.4g})",
+      f"{step.xla_flops / 1e9:.4g}",
   ]
   if step.movement is None:
     return _line([*cells, "not known", "not known"])

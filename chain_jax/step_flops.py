@@ -1,4 +1,8 @@
-"""How much arithmetic one training step needs, counted by hand."""
+"""How much arithmetic one training step needs, and how much a program does."""
+
+import math
+
+from jax.extend import core
 
 from chain_jax import config as config_lib
 
@@ -58,3 +62,27 @@ def _head_products(config: config_lib.ExperimentConfig) -> int:
   if config.loss.scene_change:
     products += 2 * (frames - 1) * _SCENE_HIDDEN_DIM * (2 * width + 1)
   return products
+
+
+def matmul_flops(jaxpr: core.Jaxpr) -> float:
+  """Counts the operations of a program's matrix products, over all devices.
+
+  A scan counts as often as it turns, what `shard_map` runs on each device as
+  often as there are devices; a loop of unknown length counts once.
+  """
+  total = 0.0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "dot_general":
+      (contracted, _), _ = equation.params["dimension_numbers"]
+      shape = equation.invars[0].aval.shape
+      depth = math.prod(shape[axis] for axis in contracted)
+      total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
+    times = 1
+    if equation.primitive.name == "scan":
+      times = equation.params["length"]
+    elif equation.primitive.name == "shard_map":
+      mesh, axes = equation.params["mesh"], equation.params["newly_manual_axes"]
+      times = math.prod(mesh.shape[axis] for axis in axes)
+    for inner in core.jaxprs_in_params(equation.params):
+      total += times * matmul_flops(inner)
+  return total

@@ -92,14 +92,35 @@ def test_groups_are_read_in_every_spelling(groups, size):
   assert sizes["all-reduce"] == size
 
 
-def test_parts_of_a_collective_in_two_places_are_one():
-  # As the compiler writes one that overlaps with other work.
+def test_two_collectives_on_one_channel_are_two():
+  # As those of a ring, which pass several arrays on at once.
   twice = _TEXT.replace(
       "  ROOT %next",
       "  %again = f32[4]{0:T(128)S(1)} all-reduce(%row.1), channel_id=1\n"
       "  ROOT %next",
   )
   counts = compiled_program.count_collectives(_movement(twice))
+  assert counts["all-reduce"] == (2 * 3, 2 * 48)
+
+
+def test_copies_of_a_collective_in_two_fusions_are_one():
+  # As the compiler writes one that overlaps with other work.
+  line = "%reduced = f32[4]{0:T(128)S(1)} all-reduce(%row.1), channel_id=1"
+  fusions = "".join(
+      f"%fused.{copy} (q: f32[4]) -> f32[4] {{\n"
+      "  %q = f32[4]{0:T(128)S(1)} parameter(0)\n"
+      f"  ROOT %sum.{copy} = f32[4]{{0:T(128)S(1)}} all-reduce(%q),"
+      " channel_id=1, replica_groups={{0,1},{2,3}}\n}\n\n"
+      for copy in (1, 2)
+  )
+  assert line in _TEXT
+  first, _, rest = _TEXT.partition("%body")
+  carried = (first + fusions + "%body" + rest).replace(
+      line,
+      "%begun = f32[4]{0:T(128)S(1)} fusion(%row.1), calls=%fused.1\n"
+      "  %reduced = f32[4]{0:T(128)S(1)} fusion(%begun), calls=%fused.2",
+  )
+  counts = compiled_program.count_collectives(_movement(carried))
   assert counts["all-reduce"] == (3, 48)
 
 

@@ -54,7 +54,7 @@ def test_the_tables_say_what_was_compiled_and_what_is_modelled():
   compiled = modelled_step.compiled_table([_row()]).splitlines()[-1]
   assert compiled == (
       "| v5e:2x2 | 4 | 256 | 7 | yes | 1024 + 1024 + 1 = 2049 of 16 GiB |"
-      " 1.97e+03 (1.97e+03) | 990 | 16.4 | 1 all-gather (400 MB) |"
+      " 1970 (1970) | 990 | 16.4 | 1 all-gather (400 MB) |"
   )
   table = modelled_step.modelled_table([_row()])
   assert table.startswith("| MODELLED for |")

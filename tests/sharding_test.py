@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from chain_jax import errors, factories, sharding, train_state
+from chain_jax.models.backbones import vgg16
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
@@ -153,3 +154,20 @@ def test_the_compiler_may_multiply_split_rows():
   rows = sharding.to_global(np.eye(8, dtype=np.float32), mesh)
   product = jax.jit(lambda u: u @ u.T)(rows)
   np.testing.assert_array_equal(np.asarray(product), np.eye(8))
+
+
+def test_a_wide_backbone_gives_the_same_features_when_devices_share_it():
+  model = vgg16.VGG16(block_widths=(4,), block_depths=(1,), feature_dim=6)
+  rng = np.random.default_rng(0)
+  images = rng.random((2, 8, 8, 3), np.float32)
+  variables = jax.jit(model.init)(jax.random.key(0), images)
+  expected = jax.jit(model.apply)(variables, images)
+  mesh = sharding.make_mesh(model_parallel=2)
+  shared = jax.device_put(
+      variables, sharding.parameter_shardings(variables, mesh)
+  )
+  kernel = shared["params"]["classifier_0"]["kernel"]
+  assert {part.data.shape for part in kernel.addressable_shards} == {(64, 3)}
+  actual = jax.jit(model.apply)(shared, images)
+  # Sums of 64 products in float32, in another order perhaps.
+  np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)

@@ -1,7 +1,11 @@
 """The work of a step: counted by hand, and by the program's own products."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec as P
 from tiny import tiny_config
 
 from chain_jax import compiled_step, sharding, step_flops
@@ -46,7 +50,7 @@ def test_the_count_is_that_of_the_traced_step(changes):
   config = tiny_config(loss__contrastive_method="global", **changes)
   mesh = sharding.make_mesh(jax.devices()[:1])
   jaxpr = compiled_step.trace_step(config, mesh).jaxpr.jaxpr
-  traced = compiled_step.matmul_flops(jaxpr)
+  traced = step_flops.matmul_flops(jaxpr)
   assert traced == step_flops.useful_flops(config)
 
 
@@ -55,6 +59,30 @@ def test_what_is_computed_again_is_not_useful():
   mesh = sharding.make_mesh(jax.devices()[:1])
   jaxpr = compiled_step.trace_step(config, mesh).jaxpr.jaxpr
   useful = step_flops.useful_flops(config)
-  assert useful < compiled_step.matmul_flops(jaxpr)
+  assert useful < step_flops.matmul_flops(jaxpr)
   config.model.remat = False
   assert useful == step_flops.useful_flops(config)
+
+
+def _flops(function, *arrays):
+  return step_flops.matmul_flops(jax.make_jaxpr(function)(*arrays).jaxpr)
+
+
+def test_a_product_in_a_scan_counts_at_every_turn():
+  square = jnp.ones((4, 4))
+
+  def five_times(start):
+    return jax.lax.scan(lambda x, _: (x @ square, None), start, length=5)
+
+  # 4 x 4 sums of 4 products, a product and a sum each, five times.
+  assert _flops(five_times, square) == 5 * 2 * 4**3
+
+
+def test_a_product_on_every_device_counts_on_each():
+  mesh = sharding.make_mesh(jax.devices()[:8])
+  local = functools.partial(
+      jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P("data")
+  )
+  rows = jnp.ones((16, 4))
+  # On each of 8 devices 2 rows times their transpose: 2 x 2 sums of 4.
+  assert _flops(local(lambda x: x @ x.T @ x), rows) == 8 * 2 * (2 * 2 * 4) * 2
