@@ -103,7 +103,7 @@ def soak(
     finished = False
     while not finished:
       processes = rng.choice([n for n in _PROCESSES if n != processes])
-      # What is left after the last step is short: do not always spend a kill.
+      # What is left after the last step is short: spend few kills on it.
       is_trained = _last_step(path) == config.train.max_steps
       may_kill = len(kills) < num_kills and not (
           is_trained and rng.random() < 0.5
@@ -167,15 +167,15 @@ def _start_and_kill(
     _wait_for_a_moment(launcher, path, config.train.max_steps, began, rng)
     victim, during, step = rng.randrange(processes), "", 0
     children = _children(launcher)
-    sends = number is not None and launcher.poll() is None and children
     start = time.monotonic()
-    if sends and len(children) == processes:
+    sends = number is not None and len(children) == processes
+    if sends:
       during, step = _phase(path, began), _last_step(path)
       with contextlib.suppress(ProcessLookupError):
         os.kill(children[victim], number)
       timeout = _END_SECONDS + 5
     else:
-      sends, timeout = False, 600
+      timeout = 600
     output, error = launcher.communicate(timeout=timeout)
     seconds, code = time.monotonic() - start, launcher.returncode
   if code == 0:
@@ -242,7 +242,10 @@ def _phase(path: pathlib.Path, began: float) -> str:
 
 def _children(launcher: subprocess.Popen[str]) -> list[int]:
   file = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
-  return [int(number) for number in file.read_text().split()]
+  try:
+    return [int(number) for number in file.read_text().split()]
+  except OSError:  # It has ended.
+    return []
 
 
 def _compare(

@@ -51,11 +51,15 @@ def started(command, **environment):
 
 def launch(path, num_processes, *, devices=2, **changes):
   """Starts `local_processes.py` with a tiny run."""
+  return launch_command(run_command(path, **changes), num_processes, devices)
+
+
+def launch_command(command, num_processes, devices=2):
+  """Starts `local_processes.py` with a command."""
   flags = [
       f"--num_processes={num_processes}",
       f"--devices_per_process={devices}",
   ]
-  command = run_command(path, **changes)
   return started([sys.executable, LAUNCHER, *flags, "--", *command])
 
 

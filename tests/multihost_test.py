@@ -1,7 +1,9 @@
 """Several processes find each other, learn the same, and end together."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import time
@@ -163,6 +165,12 @@ def test_a_field_that_differs_between_processes_is_named(tmp_path):
       assert "`--config.train.seed` must be the same in all processes" in error
 
 
+_CHANGES = {
+    "train__validate_every_steps": 2,
+    "data__validation_fraction": 0.3,
+}
+
+
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
   """A run of this process on its eight devices."""
@@ -170,8 +178,7 @@ def one_process(tmp_path_factory):
   config = tiny.tiny_config(
       train__num_epochs=1,
       evaluation__baseline_videos=0,
-      train__validate_every_steps=2,
-      data__validation_fraction=0.3,
+      **_CHANGES,
   )
   run.run(config, path=str(path), mode="train")
   return path
@@ -184,12 +191,7 @@ def test_several_processes_learn_what_one_learns(
     num_processes, one_process, tmp_path
 ):
   path = tmp_path / "run"
-  with local_runs.launch(
-      path,
-      num_processes,
-      train__validate_every_steps=2,
-      data__validation_fraction=0.3,
-  ) as process:
+  with local_runs.launch(path, num_processes, **_CHANGES) as process:
     output, error = process.communicate(timeout=300)
   assert process.returncode == 0, error
   assert not re.search(r"^\[[1-9]\]", output, re.M)  # Process 0 alone prints.
@@ -210,6 +212,29 @@ def test_several_processes_learn_what_one_learns(
   bits, expected = (np.unpackbits(np.load(file)) for file in codes)
   # After three updates a logit near 0 may round to the other side.
   assert (bits != expected).mean() < 0.01
+
+
+@pytest.mark.slow
+def test_several_processes_export_and_score_what_one_has_learnt(
+    one_process, tmp_path
+):
+  path = tmp_path / "run"
+  shutil.copytree(one_process, path)
+  before = np.load(path / "codes" / "gallery" / "codes.npy")
+  shutil.rmtree(path / "codes")
+  for mode in ("export", "evaluate"):
+    command = local_runs.run_command(path, **_CHANGES) + [f"--mode={mode}"]
+    with local_runs.launch_command(command, 2) as process:
+      output, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+  after = np.load(path / "codes" / "gallery" / "codes.npy")
+  np.testing.assert_array_equal(after, before, strict=True)
+  assert re.search(r"^\[0\] chain ", output, re.M)
+  ours, theirs = (
+      json.loads((one / "report.json").read_text())
+      for one in (path, one_process)
+  )
+  assert ours["results"] == theirs["results"]
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
