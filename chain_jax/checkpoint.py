@@ -34,13 +34,21 @@ class Checkpoints:
   one valid; what a kill left half-written is no checkpoint, and is removed.
   """
 
-  def __init__(self, folder: str, *, keep: int, owner: ownership.Owner) -> None:
+  def __init__(
+      self,
+      folder: str,
+      *,
+      keep: int,
+      owner: ownership.Owner,
+      only_reads: bool = False,
+  ) -> None:
     """Opens the folder and makes it where it is missing.
 
     Args:
       folder: A path, or a URL such as gs://bucket/run.
       keep: How many checkpoints stay.
       owner: The run; a checkpoint of another one is refused.
+      only_reads: Changes nothing there: the run itself may be under way.
 
     Raises:
       InputError: If not all processes see the same folder.
@@ -49,6 +57,7 @@ class Checkpoints:
     # Orbax asks for absolute paths; "gs://..." stays as it is.
     self._is_url = "://" in folder
     self._owner = owner
+    self._only_reads = only_reads
     self._started = self._committed = None  # Steps of saves.
     with _said_plainly(
         f"{folder}: the checkpoint folder cannot be used",
@@ -60,11 +69,14 @@ class Checkpoints:
       self._manager = ocp.CheckpointManager(
           self._folder,
           options=ocp.CheckpointManagerOptions(
-              max_to_keep=keep, create=True, cleanup_tmp_directories=True
+              max_to_keep=keep,
+              create=not only_reads,
+              cleanup_tmp_directories=not only_reads,
+              read_only=only_reads,
           ),
       )
-
-    _check_shared(self._folder)
+    if not only_reads:
+      _check_shared(self._folder)
 
   def save(self, state: TrainState, *, seconds: float) -> None:
     """Starts saving a state that was checked to be finite.
@@ -111,11 +123,18 @@ class Checkpoints:
 
   def what_counts(self) -> str:
     """Says which checkpoint a restart begins at; any thread may call it."""
-    if self._started and not self._manager.is_saving_in_progress():
-      self._committed = self._started
-    if self._committed is None:
+    counts = self._committed
+    # Not asked of the manager: it may wait for a process that is gone.
+    if self._started is not None and self._is_committed(self._started):
+      counts = self._started
+    if counts is None:
       return "before anything was saved"
-    return f"without a save: the checkpoint of step {self._committed} counts"
+    return f"without a save: the checkpoint of step {counts} counts"
+
+  def _is_committed(self, step: int) -> bool:
+    # A rename commits in a folder; a store has none, but a last object.
+    last = "commit_success.txt" if self._is_url else ""
+    return (self._folder / str(step) / last).exists()
 
   def restore(self, target: TrainState) -> tuple[TrainState, float] | None:
     """Restores the newest checkpoint that every process can read.
@@ -185,14 +204,17 @@ class Checkpoints:
   def _move_aside(self, damaged: dict[int, Exception], *, used: int) -> None:
     if not damaged:
       return
-    aside = self._folder.parent / "damaged_checkpoints"
+    aside = self._folder.parent / f"{self._folder.name}_damaged"
+    moved = "left there" if self._only_reads else f"moved to {aside}"
     if jax.process_index() == 0:
       for step, error in damaged.items():
         print(
-            f"checkpoint {step} is damaged ({_first_line(error)}): moved to"
-            f" {aside}, going on from step {used}",
+            f"checkpoint {step} is damaged ({_first_line(error)}): {moved},"
+            f" going on from step {used}",
             flush=True,
         )
+        if self._only_reads:
+          continue
         aside.mkdir(parents=True, exist_ok=True)
         # A store has no empty folders, and a move wants one to move to.
         (aside / "about.txt").write_text("Checkpoints that were damaged.\n")

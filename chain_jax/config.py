@@ -149,7 +149,11 @@ class TrainConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class ShardingConfig:
-  """How devices share the work; nothing learnt depends on it."""
+  """How devices share the work; nothing learnt depends on it.
+
+  But for dropout's draws under `train.device_batch_size`: they differ with the
+  number of rounds.
+  """
 
   model_parallel: int = 1  # Devices of a host that share the wide layers.
 

@@ -44,7 +44,18 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
       model.width,
       f"{max(1, model.width // even_heads) * even_heads}",
   )
+  _check_temperature(config.loss)
   _check_shares(config, num_devices)
+
+
+def _check_temperature(loss: config_lib.LossConfig) -> None:
+  _check(
+      not loss.learn_temperature or loss.temperature >= 0.01,
+      "loss.temperature",
+      "at least 0.01, its bound where it is learned",
+      loss.temperature,
+      "0.5",
+  )
 
 
 def _check_shares(

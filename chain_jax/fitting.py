@@ -70,9 +70,10 @@ def _look_for_largest(
 ) -> Iterator[modelled_step.Row]:
   """Doubles what fits, or halves what does not, until the answer turns."""
   fitted, batch_size = modelled_step.fits(first.step), first.batch_size
-  # The power of two from which the next one is on the other side.
-  batch_size = 1 << (batch_size - (not fitted)).bit_length() - fitted
   smallest = len(devices) // config.sharding.model_parallel
+  # The power of two a part from which the next one is on the other side.
+  rows = batch_size // smallest
+  batch_size = smallest << (rows - (not fitted)).bit_length() - fitted
   while fitted or batch_size > smallest:
     batch_size = batch_size * 2 if fitted else batch_size // 2
     row = _compile(config, first.topology, devices, batch_size)

@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 
 from absl import flags
 from ml_collections import config_flags
@@ -114,7 +115,11 @@ if __name__ == "__main__":
   _quieten_libraries()
   stop_notice.install()
   cloud_notice.watch(stop_notice.request)
-  exit_code = errors.run_command(lambda: main(sys.argv))
+  try:
+    exit_code = errors.run_command(lambda: main(sys.argv))
+  except Exception:  # A bug, or a device that failed: others end with us.
+    traceback.print_exc()
+    exit_code = 1
   if exit_code:
     # Threads that orbax left waiting for a save that failed never end.
     sys.stdout.flush()

@@ -51,7 +51,10 @@ class Row(NamedTuple):
 
 
 def fits(step: CompiledStep) -> bool:
-  """Tells whether a step was compiled and lies in its chip's memory."""
+  """Tells whether a step was compiled and lies in its chip's memory.
+
+  Batches that wait for their step are not counted.
+  """
   chip = chips.find(step.device_kind)
   if step.too_large or chip is None:
     return not step.too_large

@@ -134,6 +134,8 @@ def open_checkpoints(
     config: config_lib.ExperimentConfig,
     workdir: Workdir,
     fingerprints: dict[str, str] | None,
+    *,
+    only_reads: bool = False,
 ) -> checkpoint.Checkpoints:
   """Opens the checkpoints of a run; None: its videos are not compared."""
   return checkpoint.Checkpoints(
@@ -142,6 +144,7 @@ def open_checkpoints(
       owner=ownership.Owner(
           config=dataclasses.asdict(config), fingerprints=fingerprints
       ),
+      only_reads=only_reads,
   )
 
 
@@ -164,7 +167,7 @@ def restore(
   )
   optimizer = factories.make_optimizer(config.optimizer, schedule)
   initialise = factories.make_initialiser(config, model, optimizer)
-  checkpoints = open_checkpoints(config, workdir, fingerprints)
+  checkpoints = open_checkpoints(config, workdir, fingerprints, only_reads=True)
   try:
     restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
   finally:

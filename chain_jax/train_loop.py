@@ -175,7 +175,11 @@ def _loop(
       recorder.add(metrics)
       told.begin()  # It is compiled: from here on a notice waits for a save.
       stops = votes.stops_here()
-      saves = stops or is_due(step, settings.checkpoint_every_steps)
+      validates = is_due(step, settings.validate_every_steps)
+      # Before a validation too, in which no notice can be heard.
+      saves = (
+          stops or validates or is_due(step, settings.checkpoint_every_steps)
+      )
       if saves or is_due(step, settings.log_every_steps):
         # Before a save: what is not finite never becomes a checkpoint.
         recorder.flush(step, learning_rate=float(schedule(step - 1)))
@@ -186,8 +190,7 @@ def _loop(
         told.at_safe_point()
         checkpoints.wait()
         raise stop_notice.stopped(f"after step {step} of {last_step}, saved")
-      # After a save, which goes on meanwhile.
-      if is_due(step, settings.validate_every_steps):
+      if validates:
         with recorder.measure("validation"):
           scores = validate(state)
         if scores:

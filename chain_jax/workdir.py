@@ -130,7 +130,7 @@ def check_shared(
         f" {', '.join(differing)} differ from process 0's; copy the dataset"
         " again, or use a folder that all hosts share."
     )
-  if not workdir.checkpoints.startswith(workdir.path):
+  if workdir.checkpoints != os.path.join(workdir.path, "checkpoints"):
     return  # Process 0 alone uses the folder.
   deadline = time.monotonic() + _SHARED_SECONDS
   while not os.path.exists(workdir.config):

@@ -28,7 +28,7 @@ Settings, from the environment:
   RUNTIME_VERSION    VM image [by the generation of ACCELERATOR_TYPE]
   CREATE_FLAGS       more words for `queued-resources create` []
   SSH_FLAGS          more words for ssh and scp, such as --internal-ip []
-  EXTRA              of the package [tpu]
+  EXTRA              of the package [tpu,gcs]
   BUCKET             mounted with gcsfuse on ~/bucket of every host []
   SETUP_COMMAND      run on every host at the end of setup []
   WORKER             host whose log is shown [0]
@@ -62,7 +62,7 @@ declare -rA EXAMPLES=(
   [PROJECT]=my-project [ZONE]=us-west4-a [ACCELERATOR_TYPE]=v5litepod-16
 )
 
-readonly NAME=${NAME:-chain-jax} SPOT=${SPOT:-0} EXTRA=${EXTRA:-tpu}
+readonly NAME=${NAME:-chain-jax} SPOT=${SPOT:-0} EXTRA=${EXTRA:-tpu,gcs}
 readonly BUCKET=${BUCKET:-} SETUP_COMMAND=${SETUP_COMMAND:-}
 readonly WORKER=${WORKER:-0} FOLLOW=${FOLLOW:-0}
 readonly STATE_FOLDER=${STATE_FOLDER:-$HOME/.local/state/chain_jax}
@@ -268,8 +268,8 @@ main() {
   case $command in
     run) recall "$@" && worker start "${FLAGS[@]}" ;;
     stop) worker stop ;;
-    resume) recall "$@" && resume "$(lost_or_present)" ;;
-    watch) recall "$@" && watch ;;
+    resume) need ACCELERATOR_TYPE && recall "$@" && resume "$(lost_or_present)" ;;
+    watch) need ACCELERATOR_TYPE && recall "$@" && watch ;;
     *) "$command" ;;
   esac
 }

@@ -57,11 +57,13 @@ look() {
 act() { # SEEN
   case $1 in
     running) UNREACHABLE=0 ;;
-    waiting | gone) restart resume present ;;
-    incomplete | again) restart worker start "${FLAGS[@]}" ;;
+    # Where nothing runs all is set up again: a setup may have failed, and a
+    # VM that was booted anew has lost its mounts.
+    waiting | gone | again) restart resume present ;;
+    incomplete) restart worker start "${FLAGS[@]}" ;;
     failed)
       FAILURES=$((FAILURES + 1))
-      restart worker start "${FLAGS[@]}"
+      restart resume present
       ;;
     unreachable) reach ;;
   esac

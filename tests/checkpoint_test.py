@@ -61,8 +61,12 @@ _damages = pytest.mark.filterwarnings(
 )
 
 
-def _restore(folder, num_devices=1, model_parallel=1, owner=_OWNER):
-  checkpoints = checkpoint.Checkpoints(str(folder), keep=3, owner=owner)
+def _restore(
+    folder, num_devices=1, model_parallel=1, owner=_OWNER, only_reads=False
+):
+  checkpoints = checkpoint.Checkpoints(
+      str(folder), keep=3, owner=owner, only_reads=only_reads
+  )
   try:
     return checkpoints.restore(_target(num_devices, model_parallel))
   finally:
@@ -219,7 +223,7 @@ def test_a_damaged_checkpoint_is_moved_aside_and_said_so(tmp_path, capsys):
   _assert_same(restored, good)
   said = capsys.readouterr().out
   assert "checkpoint 8 is damaged" in said and "from step 4" in said
-  assert (tmp_path / "damaged_checkpoints" / "8").is_dir()
+  assert (tmp_path / "c_damaged" / "8").is_dir()
   again = _state(seed=5, step=8)
   _save(tmp_path / "c", [again])
   _assert_same(_restore(tmp_path / "c")[0], again)
@@ -246,7 +250,7 @@ def test_no_flipped_bit_comes_back_as_a_state(tmp_path, capsys):
     content[place] ^= 16
     file.write_bytes(content)
     restored, _ = _restore(tmp_path / "c")
-    aside = tmp_path / "damaged_checkpoints" / "8"
+    aside = tmp_path / "c_damaged" / "8"
     if aside.exists():
       _assert_same(restored, good)
       aside.rename(tmp_path / "c" / "8")
@@ -275,6 +279,21 @@ def test_a_half_written_checkpoint_is_no_checkpoint_and_goes(tmp_path):
   (partial / "state" / "d").write_bytes(b"half")
   _assert_same(_restore(tmp_path / "c")[0], state)
   assert not partial.exists()
+
+
+@_damages
+def test_who_only_reads_changes_nothing_under_a_run(tmp_path, capsys):
+  good = _state(seed=1, step=4)
+  _save(tmp_path / "c", [good, _state(seed=2, step=8)])
+  _damage(tmp_path / "c", 8)
+  under_way = tmp_path / "c" / "12.orbax-checkpoint-tmp-1"
+  under_way.mkdir()
+  before = sorted(tmp_path.rglob("*"))
+  _assert_same(_restore(tmp_path / "c", only_reads=True)[0], good)
+  assert sorted(tmp_path.rglob("*")) == before
+  assert "checkpoint 8 is damaged" in capsys.readouterr().out
+  assert _restore(tmp_path / "none", only_reads=True) is None
+  assert not (tmp_path / "none").exists()
 
 
 def test_a_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(small_disk):

@@ -69,9 +69,9 @@ def test_the_image_runs_the_program_as_a_user_without_rights():
 
 def test_the_image_installs_an_extra_that_exists():
   (run,) = _instructions("RUN")
-  assert '".[${ACCELERATOR}]"' in run
+  assert '".[${ACCELERATOR},gcs]"' in run
   setup = (_ROOT / "setup.py").read_text()
-  assert {"tpu", "cuda"} <= set(re.findall(r'"(\w+)": ', setup))
+  assert {"tpu", "cuda", "gcs"} <= set(re.findall(r'"(\w+)": ', setup))
   # Where the manifests look for it: in the folder that it is copied to.
   manifests = sorted((_ROOT / "launch" / "gke").glob("*.yaml"))
   for manifest in manifests:

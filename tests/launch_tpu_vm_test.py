@@ -162,7 +162,7 @@ def test_setup_waits_then_copies_and_installs_on_all_hosts(fakes):
       *["--worker=all", "--quiet"],
   ]
   assert unpack[:-1] == _SSH and "tar -xzf chain_jax.tar.gz" in unpack[-1]
-  assert install == [*_SSH, _WORKER + "install tpu"]
+  assert install == [*_SSH, _WORKER + "install tpu\\,gcs"]
   assert mount == [*_SSH, _WORKER + "mount b"]
   assert custom == [*_SSH, "--command=echo 'a b'"]
   root = str(fake_commands.ROOT)

@@ -96,7 +96,7 @@ def test_a_store_keeps_checkpoints_as_a_folder_does(monkeypatch, capsys):
         file.truncate(10)
     restored, _ = _restore()
     assert int(restored.step) == 8 and _steps() == [8]
-    assert _steps("damaged_checkpoints") == [12]
+    assert _steps("run_damaged") == [12]
     assert "checkpoint 12 is damaged" in capsys.readouterr().out
 
 
