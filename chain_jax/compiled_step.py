@@ -27,7 +27,7 @@ from chain_jax import (
 )
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
-from chain_jax.data import pipeline, records, sources, youtube8m
+from chain_jax.data import neighbours, pipeline, records, sources, youtube8m
 from chain_jax.errors import InputError, RunError
 
 # Slices that one can rent; any other shape of these chips is tried as well.
@@ -219,6 +219,13 @@ def abstract_inputs(
           for shape, dtype in (frames, *others)
       )
   )
+  if config.neighbours.num_neighbours:
+    shape = (size, neighbours.table_width(config.neighbours.num_neighbours))
+    rows, weights = (
+        jax.ShapeDtypeStruct(shape, dtype, sharding=split)
+        for dtype in (np.dtype(np.int32), np.dtype(np.float32))
+    )
+    batch = batch._replace(neighbours=neighbours.BatchNeighbours(rows, weights))
   return state, batch
 
 

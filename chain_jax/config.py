@@ -117,6 +117,16 @@ class LossConfig:
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
+class NeighbourConfig:
+  """Near videos as further positives; see `data/neighbours.py`."""
+
+  num_neighbours: int = 0  # Nearest videos listed for each; 0 = off.
+  min_overlap: float = 0.2  # Of two videos' lists, for one to count; 0 to 1.
+  weight: float = 1.0  # Times the overlap; the own second view has 1.
+  batch_share: float = 0.0  # Of a batch, drawn as neighbours of the rest.
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
 class OptimizerConfig:
   """AdamW under a warm-up and a cosine decay to zero."""
 
@@ -177,6 +187,9 @@ class ExperimentConfig:
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
   model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
   loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+  neighbours: NeighbourConfig = dataclasses.field(
+      default_factory=NeighbourConfig
+  )
   optimizer: OptimizerConfig = dataclasses.field(
       default_factory=OptimizerConfig
   )

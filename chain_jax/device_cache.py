@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, Num
 
 from chain_jax import sharding
 from chain_jax.data import cached_source, frame_sampling, pipeline, sources
+from chain_jax.data.neighbour_plan import NeighbourPlan
 from chain_jax.data.training_plan import TrainingPlan
 from chain_jax.errors import InputError
 
@@ -85,7 +86,7 @@ def fill(source: sources.VideoSource, mesh: Mesh) -> DeviceCache:
 
 def make_batches(
     cache: DeviceCache,
-    plan: TrainingPlan,
+    plan: TrainingPlan | NeighbourPlan,
     mesh: Mesh,
     *,
     seed: int,
@@ -108,7 +109,9 @@ def make_batches(
   rows = slice(first_row, first_row + num_rows)
   for step in steps:
     videos = plan.videos(step, rows).astype(np.int32)
-    yield sample(cache, sharding.to_global(videos, mesh), step)
+    batch = sample(cache, sharding.to_global(videos, mesh), step)
+    neighbours = sharding.to_global(plan.neighbours(step, rows), mesh)
+    yield batch._replace(neighbours=neighbours)
 
 
 def _make_sampler(

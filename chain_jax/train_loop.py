@@ -14,6 +14,7 @@ from chain_jax import (
     checkpoint,
     device_cache,
     factories,
+    neighbour_table,
     observation,
     prefetch,
     step_recorder,
@@ -25,6 +26,7 @@ from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
 from chain_jax.data import pipeline, pooling
 from chain_jax.data import splits as splits_lib
+from chain_jax.data.neighbour_plan import NeighbourPlan
 from chain_jax.data.training_plan import TrainingPlan
 from chain_jax.workdir import Workdir
 
@@ -42,7 +44,7 @@ class Trained(NamedTuple):
 class Plan(NamedTuple):
   """Which videos a run sees, and for how long."""
 
-  batches: TrainingPlan
+  batches: TrainingPlan | NeighbourPlan
   num_steps: int
 
 
@@ -58,7 +60,7 @@ def make_plan(
   by_shards = config.data.shuffle == "shards"
   batches = TrainingPlan(
       len(splits.train),
-      batch_size=settings.batch_size,
+      batch_size=neighbour_table.num_drawn(config),
       seed=settings.seed,
       shard_starts=splits.train.shard_starts if by_shards else None,
       shuffle_window=config.data.shuffle_window,
@@ -95,6 +97,10 @@ def train(
     Stopped: After a notice to stop, with the state saved.
   """
   last_step = plan.num_steps
+  batches = neighbour_table.with_neighbours(
+      config, workdir, splits.train, plan.batches
+  )
+  plan = plan._replace(batches=batches)
   model = train_state.make_model(config.model)
   schedule = optimizer_lib.make_schedule(
       learning_rate=config.optimizer.learning_rate,

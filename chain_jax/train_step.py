@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float32, Int, UInt32
 
 from chain_jax import gradients, sharding
 from chain_jax.data import augment, records
+from chain_jax.data import neighbours as neighbours_lib
 from chain_jax.losses import contrastive, total
 from chain_jax.models import chain
 from chain_jax.train_state import (
@@ -109,7 +110,7 @@ def make_train_step(
     views = augment.make_views(
         view_rng, batch.frames, batch.frame_mask, scaling, augmentation
     )
-    seen = _Seen(views, batch.frame_mask, None)
+    seen = _Seen(views, batch.frame_mask, None, batch.neighbours)
     if weights.frame_order:
       permutation = draw_permutations(order_rng, batch.frame_mask[:, 0])
       seen = seen._replace(permutation=permutation)
@@ -137,6 +138,7 @@ class _Seen(NamedTuple):
   views: Float32[Array, "batch 2 frames dim"]
   frame_mask: Bool[Array, "batch 2 frames"]
   permutation: Int[Array, "batch frames"] | None
+  neighbours: neighbours_lib.BatchNeighbours | None
 
 
 def _make_apply(model: chain.ChainModel) -> Callable[..., chain.ChainOutput]:
@@ -145,7 +147,7 @@ def _make_apply(model: chain.ChainModel) -> Callable[..., chain.ChainOutput]:
   def apply(statistics: Any, params: Any, seen: _Seen, rng: jax.Array) -> Any:
     return model.apply(
         {"params": params, "statistics": statistics},
-        *seen,
+        *seen[:3],
         deterministic=False,
         rngs={"dropout": rng},
     )
@@ -164,12 +166,16 @@ def _make_loss(
 
   def loss(params: Any, output: chain.ChainOutput, seen: _Seen) -> Any:
     learned = temperature_of(params)
+    rows, neighbour_weights = seen.neighbours or (None, None)
     value, metrics = total.total_loss(
         output,
-        *seen,
+        *seen[:3],
         weights=weights,
         nt_xent=functools.partial(
-            nt_xent, temperature=temperature if learned is None else learned
+            nt_xent,
+            temperature=temperature if learned is None else learned,
+            neighbour_rows=rows,
+            neighbour_weights=neighbour_weights,
         ),
         scene_threshold_std=scene_threshold_std,
     )

@@ -22,6 +22,7 @@ class Workdir:
     self.data = os.path.join(path, "data.json")
     # Elsewhere by `train.checkpoint_folder`, and then perhaps a URL.
     self.checkpoints = checkpoint_folder or os.path.join(path, "checkpoints")
+    self.neighbours = os.path.join(path, "neighbours.npz")
     self.report = os.path.join(path, "report.json")
     self.profile_request = os.path.join(path, "profile")
 

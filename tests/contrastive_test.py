@@ -8,6 +8,7 @@ import reference
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from chain_jax import sharding
 from chain_jax.losses import contrastive
 
 _SETTINGS = [(0.3, 0.0), (0.1, 0.0), (0.5, 0.1), (0.3, 0.02), (0.5, 0.6)]
@@ -74,6 +75,67 @@ def test_gradients_on_every_device_agree_with_float64(
       rtol=1e-4,
       atol=1e-5 * np.abs(expected).max(),
       strict=True,
+  )
+
+
+def _neighbours():
+  """Of 8 videos: row 0 of weight 0 stands for "not in this batch"."""
+  rows = np.array(
+      [[1, 2], [0, 0], [3, 1], [2, 7], [0, 0], [6, 0], [5, 7], [0, 6]]
+  )
+  weights = np.array([[0.5, 1], [0.7, 0], [0.2, 0.9], [1, 0.3]] * 2)
+  return rows.astype(np.int32), weights.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "num_devices, method",
+    [(1, "global"), (1, "tiled"), (8, "global"), (4, "ring")],
+)
+def test_neighbours_are_weighted_positives_by_any_method(num_devices, method):
+  embeddings, (rows, weights) = _embeddings(), _neighbours()
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+
+  def loss(embeddings, rows, weights):
+    return contrastive.nt_xent(
+        embeddings,
+        temperature=0.3,
+        method=method,
+        mesh=mesh,
+        neighbour_rows=rows,
+        neighbour_weights=weights,
+    )
+
+  given = sharding.to_global((embeddings, rows, weights), mesh)
+  value, gradient = jax.jit(jax.value_and_grad(loss))(*given)
+
+  def expected(point):
+    return reference.neighbour_nt_xent(point, rows, weights, temperature=0.3)
+
+  # As without neighbours.
+  np.testing.assert_allclose(
+      value, np.float32(expected(embeddings)), rtol=1e-5, strict=True
+  )
+  slope = reference.gradient(expected, embeddings).astype(np.float32)
+  np.testing.assert_allclose(
+      np.asarray(gradient),
+      slope,
+      rtol=1e-4,
+      atol=1e-5 * np.abs(slope).max(),
+      strict=True,
+  )
+
+
+def test_neighbours_of_no_weight_change_nothing():
+  embeddings, (rows, weights) = jnp.asarray(_embeddings()), _neighbours()
+  with_none = contrastive.nt_xent(
+      embeddings,
+      temperature=0.3,
+      neighbour_rows=jnp.asarray(rows),
+      neighbour_weights=jnp.asarray(0 * weights),
+  )
+  # The same sums but for one addition of 0.
+  np.testing.assert_allclose(
+      with_none, _loss(0.3)(embeddings), rtol=1e-6, strict=True
   )
 
 

@@ -35,6 +35,28 @@ def nt_xent(embeddings, *, temperature, positive_prior=0.0):
   return sum(losses) / len(losses)
 
 
+def neighbour_nt_xent(embeddings, rows, weights, *, temperature):
+  """NT-Xent whose positives are weighted: the partner 1, neighbours theirs."""
+  views = np.asarray(embeddings, np.float64)
+  losses = []
+  for video, view in np.ndindex(views.shape[:2]):
+    anchor = views[video, view]
+    total = sum(
+        _exp_cosine(anchor, views[other, other_view], temperature)
+        for other, other_view in np.ndindex(views.shape[:2])
+        if (other, other_view) != (video, view)
+    )
+    positives = [(1.0, views[video, 1 - view])]
+    for row, weight in zip(rows[video], weights[video], strict=True):
+      positives += [(float(weight), views[row, other]) for other in range(2)]
+    terms = [
+        weight * math.log(_exp_cosine(anchor, positive, temperature) / total)
+        for weight, positive in positives
+    ]
+    losses.append(-sum(terms) / sum(weight for weight, _ in positives))
+  return sum(losses) / len(losses)
+
+
 def frame_order_loss(logits, frame_permutation, frame_mask):
   """Mean over valid slots of the masked cross-entropy."""
   logits = np.asarray(logits, np.float64)

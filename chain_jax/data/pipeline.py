@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float32, Int32, Num
 
 from chain_jax import errors
 from chain_jax.data import frame_sampling, records, sources
+from chain_jax.data import neighbours as neighbours_lib
+from chain_jax.data.neighbour_plan import NeighbourPlan
 from chain_jax.data.training_plan import TrainingPlan
 from chain_jax.parent_process import end_with_parent
 
@@ -34,6 +36,7 @@ class Batch(NamedTuple):
   frames: Num[Any, "batch views slots dim"]  # As stored.
   frame_mask: Bool[Any, "batch views slots"]  # False: padding.
   videos: Int32[Any, "batch"]  # Positions in the split.
+  neighbours: neighbours_lib.BatchNeighbours | None = None  # None: not used.
 
 
 def draw_views(
@@ -70,7 +73,7 @@ def draw_views(
 
 def make_training_batches(
     source: sources.VideoSource,
-    plan: TrainingPlan,
+    plan: TrainingPlan | NeighbourPlan,
     *,
     seed: int,
     steps: range,
@@ -155,7 +158,7 @@ class _TrainingLoader:
   """Loads the rows of a step; worker processes get it pickled."""
 
   source: sources.VideoSource
-  plan: TrainingPlan
+  plan: TrainingPlan | NeighbourPlan
   seed: int
   first_row: int
   num_rows: int
@@ -164,7 +167,8 @@ class _TrainingLoader:
   def __call__(self, step: int) -> Batch:
     end_with_parent()
     source, first = self.source, self.first_row
-    videos = self.plan.videos(step, slice(first, first + self.num_rows))
+    rows = slice(first, first + self.num_rows)
+    videos = self.plan.videos(step, rows)
     draws = draw_views(
         seed=self.seed,
         step=step,
@@ -180,7 +184,8 @@ class _TrainingLoader:
         draws[..., _VARIANT_DRAWS:],
         **self.views._asdict(),
     )
-    return _load(source, videos, indices, mask, variants)
+    batch = _load(source, videos, indices, mask, variants)
+    return batch._replace(neighbours=self.plan.neighbours(step, rows))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -90,6 +90,10 @@ class TrainingPlan:
     offset = positions - (ends[place] - sizes[shard])
     return self._shard_starts[shard] + offset
 
+  def neighbours(self, step: int, rows: slice = slice(None)) -> None:
+    """Returns None: no video is another's neighbour; see `NeighbourPlan`."""
+    del step, rows
+
   def epoch(self, step: int) -> int:
     """Returns the epoch that global batch `step` belongs to."""
     return step // self.steps_per_epoch

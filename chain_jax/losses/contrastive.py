@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from chain_jax.losses import contrastive_ring, contrastive_tiles
 
@@ -26,6 +26,8 @@ def nt_xent(
     mesh: Mesh | None = None,
     axis: str = "data",
     tile_size: int = _TILE_SIZE,
+    neighbour_rows: Int[Array, "batch neighbours"] | None = None,
+    neighbour_weights: Float[Array, "batch neighbours"] | None = None,
 ) -> Float[Array, ""]:
   """Scores how well each view finds the other view of its video.
 
@@ -52,6 +54,10 @@ def nt_xent(
     mesh: Of the devices that hold the batch; "ring" needs it.
     axis: Of the mesh, over which the batch is split.
     tile_size: Rows and columns of a tile of logits, > 0; any batch will do.
+    neighbour_rows: Rows of the batch whose videos are further positives of
+      each row's; None = none. They stay in the denominator.
+    neighbour_weights: Of each of their views as a positive, >= 0, beside 1 of
+      the own second view; of weight 0 a row counts for nothing.
 
   Returns:
     Mean over all `2 * batch` anchors, in nats, float32.
@@ -64,7 +70,8 @@ def nt_xent(
   Eq. 8 with one positive: for positive p and N negatives n, all exponentials
   of logits, the sum of negatives is replaced by
   `max((sum(n) - N * tau * p) / (1 - tau), N * exp(-1 / temperature))`.
-  Differs: computed from logarithms, so that no temperature overflows.
+  Differs: computed from logarithms, so that no temperature overflows. With
+  neighbours, arXiv:2004.11362, Eq. 2, its mean over positives weighted.
 
   >>> views = jnp.repeat(jnp.eye(4)[:, None], 2, axis=1)
   >>> print(f"{nt_xent(views, temperature=1.0):.4f}")  # log(1 + 6 / e)
@@ -99,7 +106,12 @@ def nt_xent(
         temperature=temperature,
         positive_prior=positive_prior,
     )
-  return jnp.mean(jax.nn.softplus(log_negatives - positive))
+  losses = jax.nn.softplus(log_negatives - positive)
+  if neighbour_rows is not None:
+    losses += positive - _mean_positive(
+        vectors, positive, neighbour_rows, neighbour_weights
+    )
+  return jnp.mean(losses)
 
 
 def choose_method(batch: int, num_devices: int) -> str:
@@ -143,6 +155,18 @@ def _global_log_negatives(vectors):
   video = jnp.arange(vectors.shape[0]) // 2
   negatives = jnp.where(video[:, None] == video, -jnp.inf, logits)
   return jax.nn.logsumexp(negatives, axis=-1).reshape(-1, 2)
+
+
+def _mean_positive(vectors, positive, rows, weights):
+  """Weighted mean of the logits of all positives of each view."""
+  both_views = jnp.sum(vectors, axis=1)  # [batch, dim]
+  target = jnp.einsum(
+      "bn,bnd->bd", weights, both_views[rows], precision="highest"
+  )
+  logits = positive + jnp.einsum(
+      "bvd,bd->bv", vectors, target, precision="highest"
+  )
+  return logits / (1.0 + 2.0 * jnp.sum(weights, axis=-1, keepdims=True))
 
 
 def _debias(

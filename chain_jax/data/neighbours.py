@@ -1,0 +1,192 @@
+"""Videos that lie near each other: found once, looked up in every batch.
+
+Instance contrast pushes apart all videos but the two views of one, also those
+of one kind. A table of each video's nearest ones tells which to spare. Its
+size grows as `n * num_neighbours`; no n x n matrix is ever made.
+"""
+
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float32, Int32, Int64
+
+from chain_jax.errors import InputError
+
+# Beyond this many videos the search is approximate: it would grow as n**2.
+_LARGEST_EXACT = 2**17
+# Of the approximate search: FAISS's guidelines, 4 to 16 sqrt(n) lists.
+_LISTS_PER_ROOT = 4
+_LISTS_PROBED = 32
+_TRAINING_PER_LIST = 64
+# Videos searched for, or whose lists are compared, at a time.
+_ROWS_PER_BLOCK = 2048
+
+
+class NeighbourTable(NamedTuple):
+  """For each video the others whose lists of nearest ones are most like its.
+
+  Attributes:
+    videos: Their positions in the split, the largest overlap first; the own
+      one fills up what is missing.
+    overlaps: The Jaccard index of the two videos' lists, each with its own
+      video added: shared entries over all entries, in [0, 1]; 0 where the
+      own video fills up.
+  """
+
+  videos: Int32[np.ndarray, "n width"]
+  overlaps: Float32[np.ndarray, "n width"]
+
+
+class BatchNeighbours(NamedTuple):
+  """Which rows of a global batch show neighbours of each of its rows.
+
+  Attributes:
+    rows: Positions in the global batch; any one where the weight is 0.
+    weights: Of each as a positive, beside 1 of the own second view; 0 where
+      the neighbour is not in the batch.
+  """
+
+  rows: Int32[np.ndarray, "batch width"]
+  weights: Float32[np.ndarray, "batch width"]
+
+
+def table_width(num_neighbours: int) -> int:
+  """Returns how many videos a table lists for each, of lists of that length."""
+  return 2 * num_neighbours
+
+
+def find_neighbours(
+    pooled: Float32[np.ndarray, "n dim"], *, num_neighbours: int
+) -> NeighbourTable:
+  """Finds each video's nearest others, and how much their lists overlap.
+
+  Nearest is by cosine of centred features: exact up to 131,072 videos; beyond
+  by FAISS's inverted lists, of which each search visits 32. Videos that share
+  an entry of their lists are compared by them, listed or not.
+
+  Args:
+    pooled: One row a video, as of `pooling.pooled_features`.
+    num_neighbours: Length of a list, > 0.
+
+  Returns:
+    The table, `table_width` wide.
+
+  Raises:
+    InputError: If there are too few videos.
+
+  Source: neighbours as positives, arXiv:2104.14548 (NNCLR); the overlap of
+  lists as a measure of trust, arXiv:1701.08398 (k-reciprocal encoding), Eq. 5.
+  """
+  num_videos = len(pooled)
+  if num_videos <= num_neighbours:
+    raise InputError(
+        "`neighbours.num_neighbours` must be less than the"
+        f" {num_videos} train videos, got {num_neighbours}; try"
+        f" {min(20, num_videos // 2)}."
+    )
+  centred = pooled - pooled.mean(axis=0)
+  faiss.normalize_L2(centred)
+  index = _make_index(centred)
+  lists = np.empty((num_videos, num_neighbours + 1), np.int32)
+  for start in range(0, num_videos, _ROWS_PER_BLOCK):
+    block = centred[start : start + _ROWS_PER_BLOCK]
+    _, found = index.search(block, num_neighbours + 1)
+    own = np.arange(start, start + len(block))
+    lists[start : start + len(block)] = _with_own(found, own)
+  return _overlapping(lists)
+
+
+def in_batch(
+    videos: Int64[np.ndarray, "batch"],
+    rows: slice,
+    neighbours: Int32[np.ndarray, "n width"],
+    weights: Float32[np.ndarray, "n width"],
+) -> BatchNeighbours:
+  """Looks up which neighbours of some rows' videos are in the same batch.
+
+  Args:
+    videos: Of the whole global batch, each one once.
+    rows: Which rows of it to look up for.
+    neighbours: Of every video, as in `NeighbourTable`.
+    weights: Of each as a positive.
+
+  >>> found = in_batch(
+  ...     np.array([4, 2]), slice(None), np.array([[1]] * 4 + [[2]], np.int32),
+  ...     np.full((5, 1), 0.5, np.float32))
+  >>> found.rows[0].tolist(), found.weights.tolist()
+  ([1], [[0.5], [0.0]])
+  """
+  order = np.argsort(videos)
+  ordered = videos[order]
+  wanted = neighbours[videos[rows]]
+  place = np.minimum(np.searchsorted(ordered, wanted), len(videos) - 1)
+  is_there = ordered[place] == wanted
+  found = np.where(is_there, weights[videos[rows]], 0)
+  return BatchNeighbours(
+      order[place].astype(np.int32), found.astype(np.float32)
+  )
+
+
+def _make_index(vectors: np.ndarray) -> faiss.Index:
+  num_videos, dim = vectors.shape
+  if num_videos <= _LARGEST_EXACT:
+    index = faiss.IndexFlatIP(dim)
+  else:
+    num_lists = int(_LISTS_PER_ROOT * num_videos**0.5)
+    index = faiss.index_factory(
+        dim, f"IVF{num_lists},Flat", faiss.METRIC_INNER_PRODUCT
+    )
+    # Every so many-th: rows of one storage shard may be alike.
+    step = max(1, num_videos // (num_lists * _TRAINING_PER_LIST))
+    index.train(np.ascontiguousarray(vectors[::step]))
+    index.nprobe = _LISTS_PROBED
+  index.add(vectors)
+  return index
+
+
+def _with_own(found: np.ndarray, own: np.ndarray) -> np.ndarray:
+  """Makes sure that each video stands in its own list.
+
+  Among equal videos it may be missing, and takes the last place. A search of
+  inverted lists can find too few, which it calls -1: the own video instead.
+  """
+  own = own[:, None]
+  lists = np.where(found < 0, own, found)
+  is_missing = ~(lists == own).any(axis=1)
+  lists[is_missing, -1] = own[is_missing, 0]
+  return lists
+
+
+def _overlapping(lists: np.ndarray) -> NeighbourTable:
+  num_videos, size = lists.shape
+  width = table_width(size - 1)
+  own = np.arange(num_videos, dtype=np.int32)
+  entries = scipy.sparse.csr_array(
+      (
+          np.ones(lists.size, np.int32),
+          lists.ravel(),
+          np.arange(0, lists.size + 1, size),
+      ),
+      shape=(num_videos, num_videos),
+  )
+  entries.sum_duplicates()
+  entries.data[:] = 1  # An own video that fills up counts once.
+  lengths = np.diff(entries.indptr)
+  by_entry = entries.T.tocsr()
+  videos = np.tile(own[:, None], (1, width))
+  overlaps = np.zeros((num_videos, width), np.float32)
+  for start in range(0, num_videos, _ROWS_PER_BLOCK):
+    shared = entries[start : start + _ROWS_PER_BLOCK] @ by_entry
+    for row, video in enumerate(own[start : start + _ROWS_PER_BLOCK]):
+      part = slice(*shared.indptr[row : row + 2])
+      others, counts = shared.indices[part], shared.data[part]
+      overlap = counts / (lengths[video] + lengths[others] - counts)
+      overlap[others == video] = 0
+      # Equal overlaps: by position.
+      best = np.lexsort((others, -overlap))[:width]
+      best = best[overlap[best] > 0]
+      videos[video, : len(best)] = others[best]
+      overlaps[video, : len(best)] = overlap[best]
+  return NeighbourTable(videos, overlaps)

@@ -1,0 +1,51 @@
+"""Methods by name: which settings make a config train by which method.
+
+A preset sets the method, not the model's size, the data or the batch, so that
+methods are compared at an equal encoder and budget.
+"""
+
+from collections.abc import Callable
+
+from chain_jax import config as config_lib
+from chain_jax.errors import InputError
+
+
+def apply(config: config_lib.ExperimentConfig, name: str) -> None:
+  """Sets a config's method.
+
+  Args:
+    config: Changed in place.
+    name: One of `PRESETS`: "chain" is the paper's parts only; "chain_plus"
+      adds neighbours as positives and what goes with them.
+
+  Raises:
+    InputError: If there is no such preset.
+  """
+  if name not in PRESETS:
+    raise InputError(
+        f"the preset after the config's colon must be one of"
+        f" {', '.join(PRESETS)}, got {name!r}; leave it out for the config's"
+        " own choice."
+    )
+  PRESETS[name](config)
+
+
+def _chain(config: config_lib.ExperimentConfig) -> None:
+  config.loss.temperature = 2.0
+  config.loss.frame_order = 0.1
+
+
+def _chain_plus(config: config_lib.ExperimentConfig) -> None:
+  _chain(config)
+  config.neighbours.num_neighbours = 30
+  config.neighbours.min_overlap = 0.2
+  config.loss.temperature = 0.15
+  config.loss.decorrelation = 3.0
+  config.augment.noise_std = 1.0
+  config.augment.dropout_rate = 0.5
+
+
+PRESETS: dict[str, Callable[[config_lib.ExperimentConfig], None]] = {
+    "chain": _chain,
+    "chain_plus": _chain_plus,
+}
