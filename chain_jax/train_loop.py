@@ -95,7 +95,7 @@ def train(
     Stopped: After a notice to stop, with the state saved.
   """
   last_step = plan.num_steps
-  model = train_state.make_model(config.model)
+  model = factories.make_model(config)
   schedule = optimizer_lib.make_schedule(
       learning_rate=config.optimizer.learning_rate,
       warmup_steps=config.optimizer.warmup_steps,

@@ -64,6 +64,7 @@ def make_train_step(
     rounds: int = 1,
     scaling: records.Scaling,
     augmentation: augment.FeatureAugmentation,
+    mask_fraction: float = 0.0,
     seed: int,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
   """Makes the jitted training step.
@@ -81,8 +82,10 @@ def make_train_step(
     rounds: In which the batch goes through the model; 1 = all at once.
     scaling: What the numbers of a batch mean.
     augmentation: How features change.
-    seed: Of the augmentation, of dropout and of the frame permutations,
-      together with the step.
+    mask_fraction: Share of a view's frames that the encoder does not see; 0 =
+      it sees all.
+    seed: Of the augmentation, of the hidden frames, of dropout and of the
+      frame permutations, together with the step.
 
   Returns:
     (state, batch) -> (state, metrics), of a `pipeline.Batch` as stored. The
@@ -104,15 +107,20 @@ def make_train_step(
 
   def step(state: TrainState, batch: Any) -> Any:
     step_rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    view_rng, model_rng = jax.random.split(step_rng)
+    view_rng, model_rng, mask_rng = jax.random.split(step_rng, 3)
     order_rng, dropout_rng = jax.random.split(model_rng)
     views = augment.make_views(
         view_rng, batch.frames, batch.frame_mask, scaling, augmentation
     )
-    seen = _Seen(views, batch.frame_mask, None)
+    seen = _Seen(views, batch.frame_mask, None, None)
     if weights.frame_order:
       permutation = draw_permutations(order_rng, batch.frame_mask[:, 0])
       seen = seen._replace(permutation=permutation)
+    if mask_fraction:
+      visible_mask = augment.draw_visible(
+          mask_rng, batch.frame_mask, mask_fraction=mask_fraction
+      )
+      seen = seen._replace(visible_mask=visible_mask)
     with_statistics = functools.partial(apply, state.statistics)
     gradient_fn = gradients.make_gradients(
         with_statistics, loss, rounds=rounds, mesh=mesh
@@ -137,6 +145,7 @@ class _Seen(NamedTuple):
   views: Float32[Array, "batch 2 frames dim"]
   frame_mask: Bool[Array, "batch 2 frames"]
   permutation: Int[Array, "batch frames"] | None
+  visible_mask: Bool[Array, "batch 2 frames"] | None
 
 
 def _make_apply(model: chain.ChainModel) -> Callable[..., chain.ChainOutput]:
