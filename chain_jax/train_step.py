@@ -114,13 +114,9 @@ def make_train_step(
     )
     seen = _Seen(views, batch.frame_mask, None, None)
     if weights.frame_order:
-      permutation = draw_permutations(order_rng, batch.frame_mask[:, 0])
-      seen = seen._replace(permutation=permutation)
+      seen = _shuffle(seen, order_rng)
     if mask_fraction:
-      visible_mask = augment.draw_visible(
-          mask_rng, batch.frame_mask, mask_fraction=mask_fraction
-      )
-      seen = seen._replace(visible_mask=visible_mask)
+      seen = _hide(seen, mask_rng, mask_fraction)
     with_statistics = functools.partial(apply, state.statistics)
     gradient_fn = gradients.make_gradients(
         with_statistics, loss, rounds=rounds, mesh=mesh
@@ -146,6 +142,18 @@ class _Seen(NamedTuple):
   frame_mask: Bool[Array, "batch 2 frames"]
   permutation: Int[Array, "batch frames"] | None
   visible_mask: Bool[Array, "batch 2 frames"] | None
+
+
+def _shuffle(seen: _Seen, rng: jax.Array) -> _Seen:
+  permutation = draw_permutations(rng, seen.frame_mask[:, 0])
+  return seen._replace(permutation=permutation)
+
+
+def _hide(seen: _Seen, rng: jax.Array, mask_fraction: float) -> _Seen:
+  visible_mask = augment.draw_visible(
+      rng, seen.frame_mask, mask_fraction=mask_fraction
+  )
+  return seen._replace(visible_mask=visible_mask)
 
 
 def _make_apply(model: chain.ChainModel) -> Callable[..., chain.ChainOutput]:

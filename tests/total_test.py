@@ -47,7 +47,8 @@ def _output(seed=0):
   arrays = [
       jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes
   ]
-  return chain.ChainOutput(*arrays)._replace(relaxed_codes=jnp.tanh(arrays[0]))
+  arrays[1], arrays[4] = jnp.tanh(arrays[0]), jnp.square(arrays[4])
+  return chain.ChainOutput(*arrays)
 
 
 def _total(output, views, mask, permutation, visible, weights):
