@@ -115,8 +115,7 @@ def make_train_step(
     seen = _Seen(views, batch.frame_mask, None, None)
     if weights.frame_order:
       seen = _shuffle(seen, order_rng)
-    if mask_fraction:
-      seen = _hide(seen, mask_rng, mask_fraction)
+    seen = _hide(seen, mask_rng, mask_fraction)
     with_statistics = functools.partial(apply, state.statistics)
     gradient_fn = gradients.make_gradients(
         with_statistics, loss, rounds=rounds, mesh=mesh
@@ -150,6 +149,8 @@ def _shuffle(seen: _Seen, rng: jax.Array) -> _Seen:
 
 
 def _hide(seen: _Seen, rng: jax.Array, mask_fraction: float) -> _Seen:
+  if not mask_fraction:
+    return seen
   visible_mask = augment.draw_visible(
       rng, seen.frame_mask, mask_fraction=mask_fraction
   )
