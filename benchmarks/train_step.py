@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import in_memory, machine
 from chain_jax import config as config_lib
-from chain_jax import factories, sharding, step_flops, train_state
+from chain_jax import factories, sharding, step_flops
 from chain_jax import optimizer as optimizer_lib
 from chain_jax.data import pipeline
 
@@ -48,7 +48,7 @@ def make_case(**changes: int) -> config_lib.ExperimentConfig:
 def time_step(config: config_lib.ExperimentConfig, repeats: int) -> float:
   """Returns the best seconds of a step, its batch on the devices already."""
   mesh = sharding.make_mesh()
-  model = train_state.make_model(config.model)
+  model = factories.make_model(config)
   schedule = optimizer_lib.make_schedule(
       learning_rate=1e-3, warmup_steps=0, num_steps=100
   )

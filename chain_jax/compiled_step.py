@@ -194,7 +194,7 @@ def trace_step(config: config_lib.ExperimentConfig, mesh: Mesh) -> Any:
     InputError: If the devices cannot share the batch.
   """
   _check_batch(config, mesh)
-  model = train_state.make_model(config.model)
+  model = factories.make_model(config)
   optimizer = _make_optimizer(config)
   source = _stand_in(config.data)
   step = factories.make_step(config, model, optimizer, mesh, source)
@@ -206,7 +206,7 @@ def abstract_inputs(
 ) -> tuple[train_state.TrainState, pipeline.Batch]:
   """Returns what a step takes, as shapes, dtypes and where they lie."""
   initialise = factories.make_initialiser(
-      config, train_state.make_model(config.model), _make_optimizer(config)
+      config, factories.make_model(config), _make_optimizer(config)
   )
   state = train_state.abstract_state(initialise, mesh)
   size, split = config.train.batch_size, sharding.batch_sharding(mesh)

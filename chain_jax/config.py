@@ -75,6 +75,7 @@ class AugmentConfig:
   noise_std: float = 0.1  # Per view, in units of the video's feature RMS.
   dropout_rate: float = 0.1  # Share of feature dimensions set to 0 in a view.
   mix_max: float = 0.2  # Largest weight of a neighbouring frame; 0 to 1.
+  mask_fraction: float = 0.0  # Share of a view's frames hidden in training.
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -95,6 +96,8 @@ class ModelConfig:
   hash_relaxation: str = "tanh"  # tanh | straight_through.
   hash_pooling: str = "pool_then_hash"  # pool_then_hash | hash_then_mean.
   normalise_bits: bool = True  # Zero mean, unit variance over bits.
+  decoder_width: int = 192  # Of `loss.reconstruction`'s decoder.
+  decoder_depth: int = 2  # Its transformer blocks.
   remat: bool = False  # Recompute blocks in the backward pass: less memory.
   dtype: str = "float32"  # Of computation: float32 | bfloat16.
 
@@ -109,6 +112,7 @@ class LossConfig:
   quantisation: float = 0.01
   bit_balance: float = 0.1
   decorrelation: float = 0.1
+  reconstruction: float = 0.0  # Of the frames hidden by `mask_fraction`.
   temperature: float = 0.5  # Of the contrastive softmax; > 0.
   learn_temperature: bool = False  # Starts at `temperature`.
   contrastive_method: str = "auto"  # auto | global | tiled | ring.

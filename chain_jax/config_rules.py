@@ -36,16 +36,35 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
       frames,
       f"{max(1, round(frames / 8)) * 8}",
   )
+  _check_width("model.width", model)
+  _check_temperature(config.loss)
+  _check_reconstruction(config)
+  _check_shares(config, num_devices)
+
+
+def _check_width(name: str, model: config_lib.ModelConfig) -> None:
+  width = getattr(model, name.removeprefix("model."))
   even_heads = math.lcm(2, model.num_heads)
   _check(
-      model.width % even_heads == 0,
-      "model.width",
+      width % even_heads == 0,
+      name,
       f"even and a multiple of `model.num_heads` = {model.num_heads}",
-      model.width,
-      f"{max(1, model.width // even_heads) * even_heads}",
+      width,
+      f"{max(1, width // even_heads) * even_heads}",
   )
-  _check_temperature(config.loss)
-  _check_shares(config, num_devices)
+
+
+def _check_reconstruction(config: config_lib.ExperimentConfig) -> None:
+  if not config.loss.reconstruction:
+    return
+  _check_width("model.decoder_width", config.model)
+  _check(
+      config.augment.mask_fraction > 0,
+      "augment.mask_fraction",
+      "above 0 where `loss.reconstruction` is, or no frame is left to guess",
+      config.augment.mask_fraction,
+      "0.5",
+  )
 
 
 def _check_temperature(loss: config_lib.LossConfig) -> None:
@@ -177,6 +196,7 @@ _RANGES = {
     "augment.noise_std": (0, math.inf),
     "augment.dropout_rate": (0, 0.99),
     "augment.mix_max": (0, 1),
+    "augment.mask_fraction": (0, 0.99),
     "model.width": (1, math.inf),
     "model.depth": (0, math.inf),
     "model.num_heads": (1, math.inf),
@@ -185,12 +205,15 @@ _RANGES = {
     "model.hash_hidden_dim": (0, math.inf),
     "model.position_scale": (0, math.inf),
     "model.branch_init_scale": (0, math.inf),
+    "model.decoder_width": (1, math.inf),
+    "model.decoder_depth": (0, math.inf),
     "loss.contrastive": (0, math.inf),
     "loss.frame_order": (0, math.inf),
     "loss.scene_change": (0, math.inf),
     "loss.quantisation": (0, math.inf),
     "loss.bit_balance": (0, math.inf),
     "loss.decorrelation": (0, math.inf),
+    "loss.reconstruction": (0, math.inf),
     "loss.temperature": (1e-6, math.inf),
     "loss.positive_prior": (0, 0.99),
     "loss.scene_threshold_std": (-10, 10),

@@ -12,6 +12,14 @@ from chain_jax import optimizer as optimizer_lib
 from chain_jax.data import sources
 from chain_jax.data import splits as splits_lib
 from chain_jax.losses import total
+from chain_jax.models import chain
+
+
+def make_model(config: config_lib.ExperimentConfig) -> chain.ChainModel:
+  """Makes the model to train: with a decoder where the loss asks for one."""
+  return train_state.make_model(
+      config.model, reconstructs=config.loss.reconstruction > 0
+  )
 
 
 def make_optimizer(
@@ -63,6 +71,7 @@ def make_step(
           quantisation=loss.quantisation,
           bit_balance=loss.bit_balance,
           decorrelation=loss.decorrelation,
+          reconstruction=loss.reconstruction,
       ),
       temperature=loss.temperature,
       positive_prior=loss.positive_prior,
@@ -75,5 +84,6 @@ def make_step(
       ),
       scaling=source.scaling,
       augmentation=splits_lib.make_augmentation(config.augment, source),
+      mask_fraction=config.augment.mask_fraction,
       seed=config.train.seed,
   )

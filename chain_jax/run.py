@@ -160,7 +160,7 @@ def restore(
     InputError: If there is none, or it is of another config or, where
       `fingerprints` are given, of other videos.
   """
-  model = train_state.make_model(config.model)
+  model = factories.make_model(config)
   # Only the optimizer state's shape counts here, not the schedule.
   schedule = optimizer_lib.make_schedule(
       learning_rate=0.0, warmup_steps=0, num_steps=1

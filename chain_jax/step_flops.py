@@ -32,6 +32,8 @@ def useful_flops(config: config_lib.ExperimentConfig) -> float:
   products += 2 * batch * 2 * frames * data.feature_dim * width
   products += 3 * batch * _hash_products(model, frames)
   products += 3 * batch * _head_products(config)
+  if loss.reconstruction:
+    products += 3 * batch * 2 * frames * _decoder_products(config)
   num_views, num_bits = 2 * batch, model.num_bits
   if loss.contrastive:
     products += 3 * num_views**2 * num_bits
@@ -62,6 +64,16 @@ def _head_products(config: config_lib.ExperimentConfig) -> int:
   if config.loss.scene_change:
     products += 2 * (frames - 1) * _SCENE_HIDDEN_DIM * (2 * width + 1)
   return products
+
+
+def _decoder_products(config: config_lib.ExperimentConfig) -> int:
+  """Counts multiplications of the decoder, of one frame of a view."""
+  width = config.model.decoder_width
+  # Query, key, value and output; an MLP four times as wide; scores and sums.
+  block = 4 * width**2 + 2 * width * 4 * width
+  block += 2 * config.data.num_frames * width
+  ends = width * (config.model.width + config.data.feature_dim)
+  return ends + config.model.decoder_depth * block
 
 
 def matmul_flops(jaxpr: core.Jaxpr) -> float:

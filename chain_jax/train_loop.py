@@ -101,7 +101,7 @@ def train(
       config, workdir, splits.train, plan.batches
   )
   plan = plan._replace(batches=batches)
-  model = train_state.make_model(config.model)
+  model = factories.make_model(config)
   schedule = optimizer_lib.make_schedule(
       learning_rate=config.optimizer.learning_rate,
       warmup_steps=config.optimizer.warmup_steps,

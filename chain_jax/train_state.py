@@ -30,8 +30,16 @@ class TrainState:
   optimizer_state: Any
 
 
-def make_model(config: config_lib.ModelConfig) -> chain.ChainModel:
-  """Makes the model that the config describes."""
+def make_model(
+    config: config_lib.ModelConfig, *, reconstructs: bool = False
+) -> chain.ChainModel:
+  """Makes the model that the config describes.
+
+  Args:
+    config: Of the model.
+    reconstructs: Have a decoder; to encode videos none is needed, and the
+      parameters of one do no harm.
+  """
   return chain.ChainModel(
       num_bits=config.num_bits,
       width=config.width,
@@ -46,6 +54,9 @@ def make_model(config: config_lib.ModelConfig) -> chain.ChainModel:
       hash_relaxation=config.hash_relaxation,
       hash_pooling=config.hash_pooling,
       normalise_bits=config.normalise_bits,
+      reconstructs=reconstructs,
+      decoder_width=config.decoder_width,
+      decoder_depth=config.decoder_depth,
       remat=config.remat,
       dtype=config.dtype,
   )

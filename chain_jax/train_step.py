@@ -65,6 +65,7 @@ def make_train_step(
     rounds: int = 1,
     scaling: records.Scaling,
     augmentation: augment.FeatureAugmentation,
+    mask_fraction: float = 0.0,
     seed: int,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
   """Makes the jitted training step.
@@ -82,8 +83,10 @@ def make_train_step(
     rounds: In which the batch goes through the model; 1 = all at once.
     scaling: What the numbers of a batch mean.
     augmentation: How features change.
-    seed: Of the augmentation, of dropout and of the frame permutations,
-      together with the step.
+    mask_fraction: Share of a view's frames that the encoder does not see; 0 =
+      it sees all.
+    seed: Of the augmentation, of the hidden frames, of dropout and of the
+      frame permutations, together with the step.
 
   Returns:
     (state, batch) -> (state, metrics), of a `pipeline.Batch` as stored. The
@@ -105,15 +108,15 @@ def make_train_step(
 
   def step(state: TrainState, batch: Any) -> Any:
     step_rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    view_rng, model_rng = jax.random.split(step_rng)
+    view_rng, model_rng, mask_rng = jax.random.split(step_rng, 3)
     order_rng, dropout_rng = jax.random.split(model_rng)
     views = augment.make_views(
         view_rng, batch.frames, batch.frame_mask, scaling, augmentation
     )
-    seen = _Seen(views, batch.frame_mask, None, batch.neighbours)
+    seen = _Seen(views, batch.frame_mask, None, None, batch.neighbours)
     if weights.frame_order:
-      permutation = draw_permutations(order_rng, batch.frame_mask[:, 0])
-      seen = seen._replace(permutation=permutation)
+      seen = _shuffle(seen, order_rng)
+    seen = _hide(seen, mask_rng, mask_fraction)
     with_statistics = functools.partial(apply, state.statistics)
     gradient_fn = gradients.make_gradients(
         with_statistics, loss, rounds=rounds, mesh=mesh
@@ -138,7 +141,22 @@ class _Seen(NamedTuple):
   views: Float32[Array, "batch 2 frames dim"]
   frame_mask: Bool[Array, "batch 2 frames"]
   permutation: Int[Array, "batch frames"] | None
+  visible_mask: Bool[Array, "batch 2 frames"] | None
   neighbours: neighbours_lib.BatchNeighbours | None
+
+
+def _shuffle(seen: _Seen, rng: jax.Array) -> _Seen:
+  permutation = draw_permutations(rng, seen.frame_mask[:, 0])
+  return seen._replace(permutation=permutation)
+
+
+def _hide(seen: _Seen, rng: jax.Array, mask_fraction: float) -> _Seen:
+  if not mask_fraction:
+    return seen
+  visible_mask = augment.draw_visible(
+      rng, seen.frame_mask, mask_fraction=mask_fraction
+  )
+  return seen._replace(visible_mask=visible_mask)
 
 
 def _make_apply(model: chain.ChainModel) -> Callable[..., chain.ChainOutput]:
@@ -147,7 +165,7 @@ def _make_apply(model: chain.ChainModel) -> Callable[..., chain.ChainOutput]:
   def apply(statistics: Any, params: Any, seen: _Seen, rng: jax.Array) -> Any:
     return model.apply(
         {"params": params, "statistics": statistics},
-        *seen[:3],
+        *seen[:-1],
         deterministic=False,
         rngs={"dropout": rng},
     )
@@ -169,7 +187,7 @@ def _make_loss(
     rows, neighbour_weights = seen.neighbours or (None, None)
     value, metrics = total.total_loss(
         output,
-        *seen[:3],
+        *seen[:-1],
         weights=weights,
         nt_xent=functools.partial(
             nt_xent,

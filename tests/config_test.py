@@ -55,6 +55,7 @@ def test_the_defaults_keep_every_rule(num_devices):
         ("augment.playback_rate", (1.0, 2.0, 3.0), "(low, high)", "(1.0, 1.0)"),
         ("augment.dropout_rate", 1.0, "in [0, 0.99]", "0.99"),
         ("augment.mix_max", 1.1, "in [0, 1]", "1"),
+        ("augment.mask_fraction", 1.0, "in [0, 0.99]", "0.99"),
         ("model.num_bits", 12, "a positive multiple of 8", "16"),
         ("model.num_bits", 3, "a positive multiple of 8", "8"),
         ("model.num_bits", 0, "a positive multiple of 8", "8"),
@@ -79,6 +80,24 @@ def test_a_value_outside_its_rule_is_named_with_the_way_out(
   shown = repr(value) if isinstance(value, str) else str(value)
   assert line.startswith(f"`{name}` must be ") and "\n" not in line
   assert rule in line and f", got {shown}; try {way_out}" in line
+
+
+def test_what_is_to_be_guessed_must_be_hidden():
+  line = _complaint("loss.reconstruction", 1.0)
+  assert line == (
+      "`augment.mask_fraction` must be above 0 where `loss.reconstruction` is,"
+      " or no frame is left to guess, got 0.0; try 0.5."
+  )
+
+
+def test_the_decoder_has_a_rule_only_where_there_is_one():
+  config = config_lib.ExperimentConfig()
+  config.model.decoder_width = 30
+  config_rules.validate(config, num_devices=1)
+  config.loss.reconstruction, config.augment.mask_fraction = 1.0, 0.5
+  rule = "`model.decoder_width` must be even and a multiple of .* 30; try 28"
+  with pytest.raises(InputError, match=rule):
+    config_rules.validate(config, num_devices=1)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -117,6 +117,17 @@ def scene_change_loss(logits, labels, valid):
   return sum(losses) / len(losses) if losses else 0.0
 
 
+def reconstruction_loss(frame_errors, frame_mask, visible_mask):
+  """Mean error of the valid frames that are not visible."""
+  errors = np.asarray(frame_errors, np.float64)
+  hidden = [
+      errors[video, view, frame]
+      for video, view, frame in np.ndindex(errors.shape)
+      if frame_mask[video][view][frame] and not visible_mask[video][view][frame]
+  ]
+  return sum(hidden) / len(hidden) if hidden else 0.0
+
+
 def quantisation_loss(relaxed_codes):
   """Mean of (|h| - 1)^2."""
   values = np.ravel(np.asarray(relaxed_codes, np.float64))

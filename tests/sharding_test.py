@@ -97,6 +97,35 @@ def test_wide_layers_are_split_and_their_moments_with_them():
     assert named == [part] * 3, ending
 
 
+def test_the_decoder_is_split_as_the_encoder_is():
+  config = tiny.tiny_config(
+      loss__reconstruction=1.0, model__decoder_width=12, model__decoder_depth=1
+  )
+  optimizer = factories.make_optimizer(config.optimizer, lambda step: 0.1)
+  model = factories.make_model(config)
+  initialise = factories.make_initialiser(config, model, optimizer)
+  shapes = jax.eval_shape(initialise, 0).params["decoder"]
+  places = sharding.parameter_shardings(
+      shapes, sharding.make_mesh(model_parallel=2)
+  )
+  whole = dict(_named(shapes, lambda leaf: leaf.shape))
+  found = {
+      name: place.shard_shape(whole[name])
+      for name, place in _named(places, lambda place: place)
+  }
+  split = {name: part for name, part in found.items() if part != whole[name]}
+  # By hand, of width 12: one axis of each is halved.
+  blocks = "['mixer']['blocks']"
+  assert split == {
+      f"{blocks}['attention']['qkv']['kernel']": (1, 12, 18),
+      f"{blocks}['attention']['qkv']['bias']": (1, 18),
+      f"{blocks}['attention']['out']['kernel']": (1, 6, 12),
+      f"{blocks}['mlp_in']['kernel']": (1, 12, 24),
+      f"{blocks}['mlp_in']['bias']": (1, 24),
+      f"{blocks}['mlp_out']['kernel']": (1, 24, 12),
+  }
+
+
 def _named(tree, value):
   return [
       (jax.tree_util.keystr(path), value(leaf))

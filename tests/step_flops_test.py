@@ -43,6 +43,11 @@ def test_a_block_is_counted_by_hand():
         {"model__hash_hidden_dim": 8},
         {"model__hash_pooling": "hash_then_mean"},
         {"model__depth": 3},
+        {
+            "loss__reconstruction": 1.0,
+            "augment__mask_fraction": 0.5,
+            "model__decoder_width": 12,
+        },
     ],
     ids=str,
 )
@@ -52,6 +57,23 @@ def test_the_count_is_that_of_the_traced_step(changes):
   jaxpr = compiled_step.trace_step(config, mesh).jaxpr.jaxpr
   traced = step_flops.matmul_flops(jaxpr)
   assert traced == step_flops.useful_flops(config)
+
+
+def test_a_decoder_is_counted_by_hand():
+  without, there = (
+      step_flops.useful_flops(
+          tiny_config(
+              loss__reconstruction=weight,
+              model__decoder_width=12,
+              model__decoder_depth=1,
+          )
+      )
+      for weight in (0.0, 1.0)
+  )
+  # A frame goes from 16 to 12, through query, key, value, output, an MLP of 48
+  # and scores and sums over 6 frames, to 24 features; 16 videos of 2 views.
+  frame = 16 * 12 + 4 * 12 * 12 + 2 * 12 * 48 + 2 * 6 * 12 + 12 * 24
+  assert there - without == 2 * 3 * (16 * 2 * 6) * frame
 
 
 def test_what_is_computed_again_is_not_useful():

@@ -17,7 +17,14 @@ _SETTINGS = dict(
     scene_threshold_std=1.0,
 )
 _MODEL = chain.ChainModel(
-    num_bits=16, width=16, depth=1, num_heads=2, mlp_dim=24
+    num_bits=16,
+    width=16,
+    depth=1,
+    num_heads=2,
+    mlp_dim=24,
+    reconstructs=True,
+    decoder_width=8,
+    decoder_depth=1,
 )
 
 
@@ -26,21 +33,27 @@ def _case(batch=4, frames=6, dim=10, seed=0):
   views = rng.normal(size=(batch, 2, frames, dim)).astype(np.float32)
   mask = np.arange(frames) < rng.integers(4, frames + 1, size=(batch, 2, 1))
   permutation = np.stack([rng.permutation(frames) for _ in range(batch)])
-  return tuple(map(jnp.asarray, (views, mask, permutation.astype(np.int32))))
+  # Of 4 to 6 frames a view, 2 are hidden: not the same in each.
+  hidden = np.stack([rng.permutation(4) for _ in range(2 * batch)]) < 2
+  visible = mask.copy()
+  visible[..., :4] &= ~hidden.reshape(batch, 2, 4)
+  case = (views, mask, permutation.astype(np.int32), visible)
+  return tuple(map(jnp.asarray, case))
 
 
 def _output(seed=0):
   rng = np.random.default_rng(seed)
-  shapes = [(4, 2, 16), (4, 2, 16), (4, 6, 6), (4, 2, 5)]
+  shapes = [(4, 2, 16), (4, 2, 16), (4, 6, 6), (4, 2, 5), (4, 2, 6)]
   arrays = [
       jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes
   ]
-  return chain.ChainOutput(*arrays)._replace(relaxed_codes=jnp.tanh(arrays[0]))
+  arrays[1], arrays[4] = jnp.tanh(arrays[0]), jnp.square(arrays[4])
+  return chain.ChainOutput(*arrays)
 
 
-def _total(output, views, mask, permutation, weights):
+def _total(output, views, mask, permutation, visible, weights):
   loss = functools.partial(total.total_loss, weights=weights, **_SETTINGS)
-  return jax.jit(loss)(output, views, mask, permutation)
+  return jax.jit(loss)(output, views, mask, permutation, visible)
 
 
 def _weights(**given):
@@ -77,11 +90,11 @@ def _is_zero(tree):
 
 
 def test_terms_agree_with_loops_in_float64_and_add_up():
-  output, (views, mask, permutation) = _output(), _case()
-  weights = total.LossWeights(1.0, 0.5, 0.25, 0.125, 2.0, 4.0)
-  value, terms = _total(output, views, mask, permutation, weights)
+  output, (views, mask, permutation, visible) = _output(), _case()
+  weights = total.LossWeights(1.0, 0.5, 0.25, 0.125, 2.0, 4.0, 8.0)
+  value, terms = _total(output, views, mask, permutation, visible, weights)
   labels = [
-      reference.scene_change_labels(views[b, v], mask[b, v], threshold_std=1.0)
+      _scene_changes(views[b, v], mask[b, v], visible[b, v])
       for b in range(4)
       for v in range(2)
   ]
@@ -99,6 +112,9 @@ def test_terms_agree_with_loops_in_float64_and_add_up():
       "quantisation": reference.quantisation_loss(codes),
       "bit_balance": reference.bit_balance_loss(codes),
       "decorrelation": reference.decorrelation_loss(codes),
+      "reconstruction": reference.reconstruction_loss(
+          output.frame_errors, mask.tolist(), visible.tolist()
+      ),
   }
   expected["total"] = sum(
       weight * expected[name] for name, weight in weights._asdict().items()
@@ -113,6 +129,17 @@ def test_terms_agree_with_loops_in_float64_and_add_up():
         terms[name], np.float32(slow), rtol=1e-5, strict=True
     )
   np.testing.assert_array_equal(value, terms["total"], strict=True)
+
+
+def _scene_changes(frames, mask, visible):
+  labels, valid = reference.scene_change_labels(frames, mask, threshold_std=1.0)
+  seen = [
+      counts and bool(visible[first] and visible[first + 1])
+      for first, counts in enumerate(valid)
+  ]
+  # The case is of no use if nothing, or all that counts, is hidden.
+  assert any(valid) and seen != valid
+  return labels, seen
 
 
 def test_a_term_of_weight_zero_is_logged_and_leaves_the_total():
@@ -133,10 +160,11 @@ def test_each_term_acts_on_the_layer_it_reads_and_on_no_other(name):
   readers = {
       "frame_order": "frame_order_head",
       "scene_change": "scene_change_head",
+      "reconstruction": "decoder",
   }
   gradient = _gradient(_weights(**{name: 1.0}))
   read = readers.get(name, "hash_layer")
-  for layer in ("hash_layer", "frame_order_head", "scene_change_head"):
+  for layer in ("hash_layer", *readers.values()):
     assert _is_zero(gradient[layer]) == (layer != read)
 
 
@@ -170,10 +198,10 @@ def test_a_switched_off_term_cannot_poison_the_gradient():
 
 
 def test_without_a_shuffled_view_there_is_no_frame_order_term():
-  views, mask, _ = _case()
+  views, mask, _, visible = _case()
   output = _output()._replace(frame_order_logits=None)
   weights = _weights(contrastive=1.0)
-  value, terms = _total(output, views, mask, None, weights)
+  value, terms = _total(output, views, mask, None, visible, weights)
   assert "frame_order" not in terms
   np.testing.assert_array_equal(value, terms["contrastive"], strict=True)
   with pytest.raises(ValueError, match="^`weights.frame_order` must be 0"):
@@ -185,6 +213,29 @@ def test_without_a_shuffled_view_there_is_no_frame_order_term():
         weights=_weights(frame_order=0.1),
         **_SETTINGS,
     )
+
+
+def test_without_guessed_frames_there_is_no_reconstruction_term():
+  output = _output()._replace(frame_errors=None)
+  _, terms = _total(output, *_case(), _weights(contrastive=1.0))
+  assert "reconstruction" not in terms
+  with pytest.raises(ValueError, match="^`weights.reconstruction` must be 0"):
+    _total(output, *_case(), _weights(reconstruction=1.0))
+
+
+def test_a_mask_that_hides_nothing_changes_no_other_term():
+  views, mask, permutation, _ = _case()
+  settings = dict(weights=_weights(scene_change=1.0), **_SETTINGS)
+  output = _output()
+  value, terms = total.total_loss(
+      output, views, mask, permutation, mask, **settings
+  )
+  assert terms["reconstruction"] == 0  # Nothing is left to guess.
+  np.testing.assert_array_equal(
+      value,
+      total.total_loss(output, views, mask, permutation, **settings)[0],
+      strict=True,
+  )
 
 
 @pytest.mark.parametrize("name", _TERMS)

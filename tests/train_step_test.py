@@ -38,6 +38,7 @@ def _setting(
     rounds=1,
     dropout_rate=0.1,
     learned_temperature=None,
+    mask_fraction=0.0,
     **weights,
 ):
   mesh = sharding.make_mesh(
@@ -50,8 +51,11 @@ def _setting(
       num_heads=2,
       mlp_dim=16,
       dropout_rate=dropout_rate,
+      decoder_width=12,
   )
-  model = train_state.make_model(config)
+  model = train_state.make_model(
+      config, reconstructs="reconstruction" in weights
+  )
   optimizer = optimizer or optimizer_lib.make_optimizer(
       lambda step: 1e-2, weight_decay=0.01, gradient_clip=1.0, adam_b2=0.98
   )
@@ -74,6 +78,7 @@ def _setting(
       rounds=rounds,
       scaling=scaling,
       augmentation=augmentation,
+      mask_fraction=mask_fraction,
       seed=0,
   )
   return state, step, mesh
@@ -152,6 +157,66 @@ def test_nor_on_the_rounds_in_which_a_batch_is_run(
       rounds=rounds,
   )
   _check_same(run, without_dropout)
+
+
+_GUESSING = {
+    "optimizer": optax.sgd(0.1),
+    "dropout_rate": 0.0,
+    "mask_fraction": 0.5,
+    "reconstruction": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def guessing():
+  return _run(1, **_GUESSING)
+
+
+@pytest.mark.parametrize(
+    "num_devices, model_parallel, rounds", [(8, 1, 1), (1, 1, 4), (4, 2, 2)]
+)
+def test_nor_do_hidden_frames_and_their_guesses(
+    num_devices, model_parallel, rounds, guessing
+):
+  run = _run(
+      num_devices, model_parallel=model_parallel, rounds=rounds, **_GUESSING
+  )
+  _check_same(run, guessing)
+
+
+def test_guessing_moves_every_parameter_of_the_decoder_and_is_logged(guessing):
+  before = jax.device_get(_setting(1, **_GUESSING)[0]).params["decoder"]
+  state, metrics = guessing
+  unmoved = [
+      jax.tree_util.keystr(path)
+      for path, old in jax.tree_util.tree_leaves_with_path(before)
+      if np.array_equal(old, _at(state.params["decoder"], path))
+  ]
+  assert not unmoved
+  # Of standard normal features, dropped and noisy: a guess of 0 would err by
+  # about 1, and the first guesses are worse.
+  assert all(0.5 < row["reconstruction"] < 5 for row in metrics)
+
+
+def test_hidden_frames_are_others_at_every_step():
+  batch, values = _batch(), []
+  state, step, mesh = _setting(
+      1,
+      optimizer=optax.sgd(0.0),
+      augmentation=augment.FeatureAugmentation(),
+      dropout_rate=0.0,
+      mask_fraction=0.5,
+  )
+  for _ in range(2):
+    state, row = step(state, sharding.to_global(batch, mesh))
+    values.append(float(row["contrastive"]))
+  assert abs(values[0] - values[1]) > 1e-4
+
+
+def test_without_hidden_frames_nothing_is_guessed():
+  state, metrics = _run(1, 1)
+  assert "decoder" not in state.params
+  assert "reconstruction" not in metrics[0]
 
 
 def test_the_wide_layers_stay_split_from_step_to_step():

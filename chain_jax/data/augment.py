@@ -79,6 +79,37 @@ def make_views(
   return drop_features(dropout_rng, features, dropout_rate=dropout_rate)
 
 
+def draw_visible(
+    rng: jax.Array,
+    frame_mask: Bool[Array, "*batch slots"],
+    *,
+    mask_fraction: float,
+) -> Bool[Array, "*batch slots"]:
+  """Draws which frames of each view the encoder sees.
+
+  Args:
+    rng: A key; with the shape it alone decides the draw.
+    frame_mask: True where a slot shows a frame.
+    mask_fraction: Share of a view's frames to hide, in [0, 1), to the nearest
+      frame; one is left to see in any case.
+
+  Returns:
+    True where a frame is seen; False where it is hidden, or padding. Each
+    choice of that many frames of a view has the same chance.
+
+  Source: random masking of arXiv:2111.06377, Sec. 3, of whole frames as in
+  ConMH, AAAI 2023. Differs: padding is no frame.
+  """
+  scores = jax.random.uniform(rng, frame_mask.shape)
+  scores = jnp.where(frame_mask, scores, 2.0)
+  order = jnp.argsort(scores, axis=-1, stable=True)
+  rank = jnp.argsort(order, axis=-1, stable=True)  # Of a slot among its view's.
+  num_frames = jnp.sum(frame_mask, axis=-1, keepdims=True)
+  num_hidden = jnp.round(mask_fraction * num_frames).astype(jnp.int32)
+  num_hidden = jnp.minimum(num_hidden, num_frames - 1)
+  return frame_mask & (rank >= num_hidden)
+
+
 def mix_neighbours(
     rng: jax.Array,
     features: Float32[Array, "batch views slots dim"],

@@ -2,12 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from chain_jax.models import encoder, hashing, heads
+from chain_jax.models import decoder, encoder, hashing, heads
 
 
 class ChainOutput(NamedTuple):
@@ -19,12 +20,16 @@ class ChainOutput(NamedTuple):
     frame_order_logits: `[b, s, c]` scores "slot s of the shuffled view 0
       shows frame c"; None if nothing was shuffled.
     scene_change_logits: `[b, v, i]` scores a change between frames i, i + 1.
+    frame_errors: Squared error of each frame's guess by the decoder, mean
+      over its dimensions; None without a decoder. An error a frame, not the
+      guesses: those are as large as the batch.
   """
 
   hash_logits: Float[Array, "batch 2 num_bits"]
   relaxed_codes: Float[Array, "batch 2 num_bits"]
   frame_order_logits: Float[Array, "batch frames frames"] | None
   scene_change_logits: Float[Array, "batch 2 frames-1"]
+  frame_errors: Float[Array, "batch 2 frames"] | None = None
 
 
 class ChainModel(nn.Module):
@@ -47,6 +52,10 @@ class ChainModel(nn.Module):
       branch at initialisation. At 0 the encoder starts by passing on the
       projected frames, so that untrained codes are those of a random
       projection of the mean frame.
+    reconstructs: Have a decoder that guesses frames. Without one there are
+      no parameters of it either.
+    decoder_width: Of its tokens; even, a multiple of `num_heads`.
+    decoder_depth: Number of its blocks, >= 0.
     remat: Trade time for memory in the encoder's backward pass.
     dtype: Of the computation: "float32", "bfloat16" or such a jnp type.
       Parameters and outputs are float32 in any case.
@@ -68,6 +77,9 @@ class ChainModel(nn.Module):
   normalise_bits: bool = True
   position_scale: float = 1.0
   branch_init_scale: float = 0.0
+  reconstructs: bool = False
+  decoder_width: int = 192
+  decoder_depth: int = 2
   remat: bool = False
   dtype: Any = "float32"
 
@@ -107,12 +119,21 @@ class ChainModel(nn.Module):
     )
     self.frame_order_head = heads.FrameOrderHead(dtype=dtype)
     self.scene_change_head = heads.SceneChangeHead(dtype=dtype)
+    if self.reconstructs:
+      self.decoder = decoder.FrameDecoder(
+          width=self.decoder_width,
+          depth=self.decoder_depth,
+          num_heads=self.num_heads,
+          remat=self.remat,
+          dtype=dtype,
+      )
 
   def __call__(
       self,
       views: Float[Array, "batch 2 frames dim"],
       frame_mask: Bool[Array, "batch 2 frames"],
       frame_permutation: Int[Array, "batch frames"] | None,
+      visible_mask: Bool[Array, "batch 2 frames"] | None = None,
       *,
       deterministic: bool,
   ) -> ChainOutput:
@@ -123,6 +144,8 @@ class ChainModel(nn.Module):
       frame_mask: False where a frame is padding.
       frame_permutation: Slot s of the shuffled view shows frame
         `frame_permutation[:, s]` of view 0. None skips the shuffled view.
+      visible_mask: False where a frame is hidden from its view's code, or
+        padding. None hides nothing. The shuffled view hides nothing either.
       deterministic: Switches dropout off; else `apply` needs a "dropout"
         stream where a rate is above 0.
 
@@ -132,23 +155,31 @@ class ChainModel(nn.Module):
     if frame_permutation is None and self.is_initializing():
       batch, _, num_frames, _ = views.shape
       frame_permutation = jnp.tile(jnp.arange(num_frames), (batch, 1))
-    tokens = self.projection(self.standardizer(views, frame_mask))
-    mask = frame_mask
+    if visible_mask is None:
+      visible_mask = frame_mask
+    frames = self.standardizer(views, frame_mask)
+    tokens, mask = self.projection(frames), visible_mask
     if frame_permutation is not None:
       # Shuffled before positions are added: positions tell slots, not frames.
-      tokens, mask = _append_shuffled_view(tokens, mask, frame_permutation)
+      shuffled = _shuffle(tokens[:, 0], frame_mask[:, 0], frame_permutation)
+      tokens, mask = _append_view(tokens, mask, *shuffled)
     tokens = self._encode_views(tokens, mask, deterministic)
     hashed = self.hash_layer(
-        tokens[:, :2], frame_mask, deterministic=deterministic
+        tokens[:, :2], visible_mask, deterministic=deterministic
     )
-    order_logits = None
+    order_logits = errors = None
     if frame_permutation is not None:
       order_logits = self.frame_order_head(tokens[:, 2])
+    if self.reconstructs:
+      errors = self._frame_errors(
+          tokens[:, :2], visible_mask, frames, frame_mask
+      )
     return ChainOutput(
         hash_logits=hashed.hash_logits,
         relaxed_codes=hashed.relaxed_codes,
         frame_order_logits=order_logits,
         scene_change_logits=self.scene_change_head(tokens[:, :2]),
+        frame_errors=errors,
     )
 
   def encode(
@@ -174,21 +205,42 @@ class ChainModel(nn.Module):
     encoded = self.encoder(rows, row_mask, deterministic=deterministic)
     return encoded.reshape(tokens.shape)
 
+  def _frame_errors(
+      self,
+      tokens: Float[Array, "batch 2 frames width"],
+      visible_mask: Bool[Array, "batch 2 frames"],
+      frames: Float[Array, "batch 2 frames dim"],
+      frame_mask: Bool[Array, "batch 2 frames"],
+  ) -> Float[Array, "batch 2 frames"]:
+    rows = (tokens, visible_mask, frame_mask)
+    guesses = self.decoder(
+        *(array.reshape(-1, *array.shape[2:]) for array in rows),
+        feature_dim=frames.shape[-1],
+    )
+    target = jax.lax.stop_gradient(frames.astype(jnp.float32))
+    return jnp.mean(jnp.square(guesses.reshape(frames.shape) - target), axis=-1)
 
-def _append_shuffled_view(
-    tokens: Float[Array, "batch 2 frames width"],
-    frame_mask: Bool[Array, "batch 2 frames"],
+
+def _shuffle(
+    tokens: Float[Array, "batch frames width"],
+    frame_mask: Bool[Array, "batch frames"],
     frame_permutation: Int[Array, "batch frames"],
-) -> tuple[Float[Array, "batch 3 frames width"], Bool[Array, "batch 3 frames"]]:
-  shuffled = jnp.take_along_axis(
-      tokens[:, 0], frame_permutation[..., None], axis=1
-  )
-  shuffled_mask = jnp.take_along_axis(
-      frame_mask[:, 0], frame_permutation, axis=1
-  )
+) -> tuple[Float[Array, "batch frames width"], Bool[Array, "batch frames"]]:
   return (
-      jnp.concatenate([tokens, shuffled[:, None]], axis=1),
-      jnp.concatenate([frame_mask, shuffled_mask[:, None]], axis=1),
+      jnp.take_along_axis(tokens, frame_permutation[..., None], axis=1),
+      jnp.take_along_axis(frame_mask, frame_permutation, axis=1),
+  )
+
+
+def _append_view(
+    tokens: Float[Array, "batch 2 frames width"],
+    mask: Bool[Array, "batch 2 frames"],
+    view_tokens: Float[Array, "batch frames width"],
+    view_mask: Bool[Array, "batch frames"],
+) -> tuple[Float[Array, "batch 3 frames width"], Bool[Array, "batch 3 frames"]]:
+  return (
+      jnp.concatenate([tokens, view_tokens[:, None]], axis=1),
+      jnp.concatenate([mask, view_mask[:, None]], axis=1),
   )
 
 
@@ -199,13 +251,19 @@ def _check_settings(model: ChainModel) -> None:
           f"`{field}` must be >= 1, got {getattr(model, field)}; the default"
           f" is {getattr(ChainModel, field)}."
       )
-  if model.width % 2 or model.width % model.num_heads:
-    raise ValueError(
-        f"`width` must be even and a multiple of the {model.num_heads} heads,"
-        f" got {model.width}; try {2 * model.num_heads} or a multiple of it."
-    )
-  if model.depth < 0:
-    raise ValueError(f"`depth` must be >= 0, got {model.depth}; try 2.")
+  sizes = [("width", "depth")]
+  if model.reconstructs:
+    sizes.append(("decoder_width", "decoder_depth"))
+  for width_field, depth_field in sizes:
+    width, depth = getattr(model, width_field), getattr(model, depth_field)
+    if width < 1 or width % 2 or width % model.num_heads:
+      raise ValueError(
+          f"`{width_field}` must be even and a multiple of the"
+          f" {model.num_heads} heads, got {width}; try"
+          f" {2 * model.num_heads} or a multiple of it."
+      )
+    if depth < 0:
+      raise ValueError(f"`{depth_field}` must be >= 0, got {depth}; try 2.")
   if not 0 <= model.dropout_rate < 1:
     raise ValueError(
         f"`dropout_rate` must be in [0, 1), got {model.dropout_rate}; 0"
