@@ -4,14 +4,16 @@ import argparse
 import json
 import pathlib
 import re
+import shutil
 import statistics
 import sys
 
+import array_source
+import jax
 import numpy as np
 import pytest
-import tiny
 
-from chain_jax import config_rules, errors, main_flags, run, train_loop
+from chain_jax import config_rules, errors, run, train_loop, workdir
 from chain_jax.data import splits as splits_lib
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -19,7 +21,7 @@ _CONFIG = """
 import tiny
 
 def get_config(preset="chain"):
-  config = tiny.tiny_config(train__max_steps=2)
+  config = tiny.tiny_config(train__max_steps=2, model__depth=0)
   if preset == "chain_plus":
     config.loss.temperature = 0.3
   return config
@@ -29,6 +31,14 @@ sys.path.insert(0, str(_ROOT))
 from benchmarks import ablation, ablation_config, variants  # noqa: E402
 
 _ROWS = ("chain", "contrast only")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiler():
+  """Compiling is most of a run of two steps, and half of it optimizing."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -113,33 +123,32 @@ def test_a_folder_of_another_config_is_refused(folder):
 
 def test_a_baseline_scores_as_it_does_beside_an_ordinary_run(folder, tmp_path):
   _run(folder, "results", "itq", "lsh", seeds=(3,))
-  config = main_flags.load_config(str(folder / "small.py"))
-  config.train.max_steps = 1
+  trained = folder / "runs" / "tiny" / "queries" / "chain" / "16" / "0"
+  shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+  config = workdir.read_config(str(tmp_path))
+  config.evaluation.baseline_videos = 1000
   config.evaluation.baseline_seed = 3
-  run.run(config, path=str(tmp_path), mode="train")
+  run.run(config, path=str(tmp_path), mode="evaluate")
   report = json.loads((tmp_path / "report.json").read_text())
   for expected in report["results"][1:]:
     (found,) = _report(folder, expected["method"], 3)["results"]
     assert found == expected
 
 
-class _Untouchable:
-  """A source that nobody may look into."""
+class _Unreadable(array_source.ArraySource):
+  """Videos that nobody may look into: no score can be made of them."""
 
-  def __getattr__(self, name):
-    if name in ("feature_dim", "__class__"):
-      return tiny.tiny_config().data.feature_dim
-    raise AssertionError(f"`{name}` of a test video was asked for")
+  def read_frames(self, video):
+    raise AssertionError("a test video was read")
 
 
 def test_a_table_of_validation_videos_never_touches_the_queries(
     folder, monkeypatch
 ):
   make = splits_lib._synthetic
+  tests = _Unreadable([np.zeros((8, 24), np.float32)] * 5)
   monkeypatch.setattr(
-      splits_lib,
-      "_synthetic",
-      lambda config: (make(config)[0], _Untouchable(), _Untouchable()),
+      splits_lib, "_synthetic", lambda config: (make(config)[0], tests, tests)
   )
   rows = ("chain_plus", "itq")
   table = _run(folder, "results", *rows, split="validation")
