@@ -75,4 +75,4 @@ def _draws(
 
 def _block_sizes(total: int) -> list[int]:
   whole, rest = divmod(total, _RESAMPLES_PER_BLOCK)
-  return [_RESAMPLES_PER_BLOCK] * whole + [rest] * bool(rest)
+  return [_RESAMPLES_PER_BLOCK] * whole + [rest]

@@ -1,6 +1,5 @@
 """A table of variants: its numbers are those of its runs, and it resumes."""
 
-import argparse
 import json
 import pathlib
 import re
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from chain_jax import config_rules, errors, run, train_loop, workdir
+from chain_jax import errors, run, train_loop, workdir
 from chain_jax.data import splits as splits_lib
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -28,7 +27,7 @@ def get_config(preset="chain"):
 """
 # The benchmarks are not installed.
 sys.path.insert(0, str(_ROOT))
-from benchmarks import ablation, ablation_config, variants  # noqa: E402
+from benchmarks import ablation  # noqa: E402
 
 _ROWS = ("chain", "contrast only")
 
@@ -189,89 +188,3 @@ def test_a_run_that_fails_is_listed_and_the_others_are_kept(
   assert "- contrast only, 16 bits, seed 0: the loss is not finite" in table
   (score,) = _report(folder, "chain", 0)["results"]
   assert _row(table, "chain")[0] == f"{score['map_at_k']['5']:.3f}"[1:]
-
-
-@pytest.mark.parametrize("table", variants.TABLES)
-def test_every_row_is_a_valid_config_that_differs_as_it_says(table, tmp_path):
-  file = tmp_path / "small.py"
-  # The table's own shape, not the tiny one: heads divide every width.
-  file.write_text(
-      "from chain_jax import config\n\n"
-      "def get_config(preset=''):\n  return config.ExperimentConfig()\n"
-  )
-  flags = argparse.Namespace(
-      table=table, config=str(file), root=None, seeds=[7], bits=None,
-      variants=None, workdir="runs",
-  )  # fmt: skip
-  cells = ablation.make_cells(flags, {}, variants.TABLES[table].split)
-  seen = [
-      repr(cell.config) + cell.method
-      for cell in cells
-      if cell.num_bits == 64
-      and cell.row not in ("chain", "chain_plus", "conmh")
-  ]
-  # The default temperature is .5, the default depth 2.
-  assert len(set(seen)) >= len(seen) - 1
-  assert len({cell.path for cell in cells}) == len(cells)
-  for cell in cells:
-    config_rules.validate(cell.config, num_devices=1)
-    assert cell.config.train.seed == cell.config.evaluation.baseline_seed == 7
-
-
-def test_rows_of_one_name_are_one_run_in_every_table():
-  known = {}
-  for table in variants.TABLES.values():
-    for row in table.variants:
-      assert known.setdefault(row.name, row) == row
-
-
-def test_a_variant_has_the_last_word_and_doubles_what_was_asked_for(folder):
-  config = ablation_config.make_config(
-      f"{folder / 'small.py'}:chain_plus",
-      variants.Variant("row", "", {"train.num_epochs": variants.Times(2.0)}),
-      overrides={"train.num_epochs": 3, "model.depth": 2},
-      split="queries",
-      num_bits=32,
-      seed=5,
-  )
-  assert config.train.num_epochs == 6 and config.model.depth == 2
-  assert type(config.train.num_epochs) is int
-  assert config.loss.temperature == 0.3  # Of the preset after the colon.
-  assert (config.model.num_bits, config.train.seed) == (32, 5)
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("--confg.model.depth=1", "must be flags or --config.FIELD=VALUE"),
-        ("--config.model.depth", "must be flags or --config.FIELD=VALUE"),
-        ("--config.model.dept=1", "no field `model.dept`"),
-        ("--config.model.l2_normalise=true", "literal, got 'true'; try False"),
-    ],
-)
-def test_a_wrong_override_is_named(word, message):
-  with pytest.raises(errors.InputError, match=message):
-    ablation_config.parse_overrides([word])
-
-
-def test_overrides_keep_their_types():
-  assert ablation_config.parse_overrides(
-      [
-          "--config.name=7",
-          "--config.model.depth=1",
-          "--config.augment.crop_fraction=(0.5, 1)",
-      ]
-  ) == {
-      "name": "7",
-      "model.depth": 1,
-      "augment.crop_fraction": (0.5, 1),
-  }
-
-
-def test_a_preset_that_the_file_does_not_know_is_one_line(tmp_path):
-  file = tmp_path / "plain.py"
-  file.write_text("def get_config():\n  return None\n")
-  with pytest.raises(errors.InputError, match=r"get_config\('chain'\)"):
-    ablation.main([f"--config={file}", "--table=parts"])
-  with pytest.raises(errors.InputError, match="must be rows of --table=local"):
-    ablation.main(["--table=local", "--variants", "chain"])
