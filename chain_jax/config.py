@@ -59,6 +59,7 @@ class DataConfig:
   num_workers: int = 0  # Processes that make batches; 0 = threads here.
   validation_fraction: float = 0.0  # Share of train held out; 0 = none.
   validation_group_pattern: str = ""  # Regex; its group 1 stays on one side.
+  evaluated_split: str = "query"  # query | validation: those held out instead.
   synthetic: SyntheticConfig = dataclasses.field(
       default_factory=SyntheticConfig
   )

@@ -150,6 +150,7 @@ def _check_choices(config: config_lib.ExperimentConfig) -> None:
       "data.prepared.query_split": _SPLITS,
       "data.prepared.validation_split": ("", *_SPLITS),
       "data.shuffle": ("videos", "shards"),
+      "data.evaluated_split": ("query", "validation"),
       "augment.sampling": ("segments", "uniform", "consecutive"),
       "loss.contrastive_method": ("auto", "global", "tiled", "ring"),
       "model.normalisation": ("none", "centre", "standardise"),

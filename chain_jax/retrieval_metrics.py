@@ -60,7 +60,7 @@ def evaluate_codes(
     InputError: If a set is empty, labels are missing, or the two differ in
       `num_bits` or `num_classes`.
   """
-  _check_pair(query, gallery)
+  check_pair(query, gallery)
   top_ks = sorted(set(top_ks))
   if not top_ks or top_ks[0] < 1 or self_match not in ("removed", "kept"):
     raise InputError(
@@ -120,7 +120,8 @@ def _add(totals: dict[str, np.ndarray], sums: dict[str, np.ndarray]) -> None:
     totals[name] = totals[name] + values if name in totals else values
 
 
-def _check_pair(query: CodeSet, gallery: CodeSet) -> None:
+def check_pair(query: CodeSet, gallery: CodeSet) -> None:
+  """Raises `InputError` where the two cannot be scored together."""
   for name, code_set in (("query", query), ("gallery", gallery)):
     if not len(code_set.packed):
       raise InputError(f"`{name}` must hold at least one code, got none.")

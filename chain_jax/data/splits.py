@@ -38,11 +38,26 @@ def make_splits(config: config_lib.DataConfig, *, seed: int) -> Splits:
     seed: Chooses the validation groups.
 
   Returns:
-    The splits.
+    The splits. With `data.evaluated_split` "validation", `query` and `gallery`
+    are the validation pair: the dataset's own queries take no part in the run.
 
   Raises:
     InputError: If a file is missing or damaged, or unlike the config.
   """
+  splits = _open_splits(config, seed=seed)
+  if config.evaluated_split == "query":
+    return splits
+  if splits.validation is None:
+    raise InputError(
+        "`data.evaluated_split` must be 'query' where nothing is held out, got"
+        f" {config.evaluated_split!r}; set `data.validation_fraction`, such as"
+        " 0.25."
+    )
+  query, gallery = splits.validation
+  return splits._replace(gallery=gallery, query=query)
+
+
+def _open_splits(config: config_lib.DataConfig, *, seed: int) -> Splits:
   if config.dataset == "prepared":
     splits = _prepared(config)
     if not config.validation_fraction:
