@@ -73,12 +73,26 @@ class Owner:
 
 
 def differing_settings(wanted: dict, found: dict) -> list[str]:
-  """Names the dotted fields that differ and may not, of two configs as dicts."""
+  """Names the dotted fields that differ and may not, of two configs as dicts.
+
+  A field that `found` lacks was added since, and had its default's effect.
+  """
+  defaults = dataclasses.asdict(config_lib.ExperimentConfig())
   return [
       name
-      for name in config_lib.differing_fields(wanted, found)
+      for name in config_lib.differing_fields(
+          wanted, _filled_up(found, defaults)
+      )
       if name not in _FREE_FIELDS
   ]
+
+
+def _filled_up(found: dict, defaults: dict) -> dict:
+  filled = defaults | found
+  for name, default in defaults.items():
+    if isinstance(default, dict) and isinstance(filled[name], dict):
+      filled[name] = _filled_up(filled[name], default)
+  return filled
 
 
 def differing_videos(wanted: dict[str, str], found: dict) -> list[str]:

@@ -15,15 +15,16 @@ def apply(config: config_lib.ExperimentConfig, name: str) -> None:
 
   Args:
     config: Changed in place.
-    name: One of `PRESETS`: "chain" is the paper's parts only; "chain_plus"
-      adds neighbours as positives and what goes with them.
+    name: "chain" is the paper's parts only. "chain_plus" adds neighbours as
+      positives, and what goes with them. "conmh" is the objective of ConMH
+      (AAAI 2023): contrast of two masked views, their hidden frames guessed.
 
   Raises:
     InputError: If there is no such preset.
   """
   if name not in PRESETS:
     raise InputError(
-        f"the preset after the config's colon must be one of"
+        "the preset, after the config's colon, must be one of"
         f" {', '.join(PRESETS)}, got {name!r}; leave it out for the config's"
         " own choice."
     )
@@ -36,16 +37,33 @@ def _chain(config: config_lib.ExperimentConfig) -> None:
 
 
 def _chain_plus(config: config_lib.ExperimentConfig) -> None:
-  _chain(config)
   config.neighbours.num_neighbours = 30
   config.neighbours.min_overlap = 0.2
-  config.loss.temperature = 0.15
+  config.neighbours.weight = 0.5
+  config.loss.temperature = 0.2
+  config.loss.frame_order = 0.1
   config.loss.decorrelation = 3.0
+  config.model.hash_relaxation = "straight_through"
   config.augment.noise_std = 1.0
   config.augment.dropout_rate = 0.5
+
+
+def _conmh(config: config_lib.ExperimentConfig) -> None:
+  config.loss.temperature = 0.5
+  config.loss.positive_prior = 0.1
+  config.loss.reconstruction = 1.0
+  config.augment.mask_fraction = 0.5
+  config.model.hash_relaxation = "straight_through"
+  config.loss.frame_order = config.loss.scene_change = 0.0
+  config.loss.quantisation = 0.0
+  config.loss.bit_balance = config.loss.decorrelation = 0.0
+  # A visible frame must not show what is hidden, nor a view be spoilt twice.
+  config.augment.mix_max = 0.0
+  config.augment.noise_std = config.augment.dropout_rate = 0.0
 
 
 PRESETS: dict[str, Callable[[config_lib.ExperimentConfig], None]] = {
     "chain": _chain,
     "chain_plus": _chain_plus,
+    "conmh": _conmh,
 }

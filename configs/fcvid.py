@@ -11,18 +11,20 @@ mAP@5 / @20 / @100, self-match kept: ConMH .524 / .373 / .267, AutoSSVH
 """
 
 from chain_jax import config as config_lib
+from chain_jax import presets
 
 
-def get_config() -> config_lib.ExperimentConfig:
-  """Returns the config."""
+def get_config(preset: str = "chain_plus") -> config_lib.ExperimentConfig:
+  """Returns the config; `preset` is one of `chain_jax/presets.py`."""
   config = config_lib.ExperimentConfig(name="fcvid")
   config.data.dataset = "fcvid"
   config.model.depth = 4
-  config.loss.temperature = 2.0
-  config.loss.frame_order = 0.1
   config.optimizer.warmup_steps = 500
   config.train.batch_size = 512
   config.train.num_epochs = 100
   config.train.checkpoint_every_steps = 1000
   config.train.log_every_steps = 50
+  # Hardly any neighbours meet in a batch of so many videos by chance.
+  config.neighbours.batch_share = 0.5
+  presets.apply(config, preset)
   return config

@@ -10,16 +10,16 @@ AutoSSVH .256 / .175 / .076.
 """
 
 from chain_jax import config as config_lib
+from chain_jax import presets
 
 
-def get_config() -> config_lib.ExperimentConfig:
-  """Returns the config."""
+def get_config(preset: str = "chain_plus") -> config_lib.ExperimentConfig:
+  """Returns the config; `preset` is one of `chain_jax/presets.py`."""
   config = config_lib.ExperimentConfig(name="hmdb51")
   config.data.dataset = "hmdb51"
   config.data.cache_in_memory = True
   config.data.num_frames = 16
   config.model.depth = 1
-  config.loss.temperature = 2.0
-  config.loss.frame_order = 0.1
   config.train.num_epochs = 60
+  presets.apply(config, preset)
   return config

@@ -10,10 +10,11 @@ bits, mAP@5 / @20 / @100: S5VH .578 / .507 / .338, AutoSSVH .570 / .500 / .329.
 """
 
 from chain_jax import config as config_lib
+from chain_jax import presets
 
 
-def get_config() -> config_lib.ExperimentConfig:
-  """Returns the config."""
+def get_config(preset: str = "chain_plus") -> config_lib.ExperimentConfig:
+  """Returns the config; `preset` is one of `chain_jax/presets.py`."""
   config = config_lib.ExperimentConfig(name="ucf101")
   config.data.dataset = "ucf101"
   config.data.cache_in_memory = True
@@ -22,7 +23,6 @@ def get_config() -> config_lib.ExperimentConfig:
   # Videos of one group are near-duplicates: hold out whole groups.
   config.data.validation_group_pattern = r"_g(\d+)_"
   config.model.depth = 1
-  config.loss.temperature = 2.0
-  config.loss.frame_order = 0.1
   config.train.num_epochs = 60
+  presets.apply(config, preset)
   return config

@@ -12,10 +12,11 @@ clips of UCF101 gave, and how edited copies find their sources.
 """
 
 from chain_jax import config as config_lib
+from chain_jax import presets
 
 
-def get_config() -> config_lib.ExperimentConfig:
-  """Returns the config."""
+def get_config(preset: str = "chain") -> config_lib.ExperimentConfig:
+  """Returns the config; `preset` is one of `chain_jax/presets.py`."""
   config = config_lib.ExperimentConfig(name="videos")
   config.data.dataset = "prepared"
   config.data.root = "data/videos"
@@ -30,8 +31,7 @@ def get_config() -> config_lib.ExperimentConfig:
   config.data.cache_in_memory = True
   # As configs/ucf101.py, whose settings were chosen on held-out train videos.
   config.model.depth = 1
-  config.loss.temperature = 2.0
-  config.loss.frame_order = 0.1
   config.train.batch_size = 64
   config.train.num_epochs = 100
+  presets.apply(config, preset)
   return config

@@ -1,0 +1,120 @@
+"""Runs that know of neighbours: their table, their batches, their loss."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from chain_jax import config as config_lib
+from chain_jax import (
+  config_rules,
+  errors,
+  neighbour_table,
+  presets,
+  run,
+  sharding,
+  train_loop,
+)
+from chain_jax.data import splits as splits_lib
+from chain_jax.workdir import Workdir
+
+
+def _config(**changes):
+  return tiny.tiny_config(
+      **{"neighbours__num_neighbours": 5, "evaluation__baseline_videos": 0}
+      | changes
+  )
+
+
+def _rows(path):
+  lines = (path / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  path = tmp_path_factory.mktemp("finished")
+  run.run(_config(), path=str(path), mode="train")
+  return path
+
+
+def test_the_table_is_kept_and_read_again(finished, tmp_path, capsys):
+  with np.load(finished / "neighbours.npz") as table:
+    assert table["videos"].shape == table["overlaps"].shape == (48, 10)
+  (tmp_path / "run").mkdir()
+  stopped = _config(train__max_steps=5)
+  run.run(stopped, path=str(tmp_path / "short"), mode="train")
+  (tmp_path / "short/neighbours.npz").rename(tmp_path / "run/neighbours.npz")
+  capsys.readouterr()
+  run.run(_config(), path=str(tmp_path / "run"), mode="train")
+  assert "nearest of 48 videos" not in capsys.readouterr().out
+  for row, other in zip(_rows(finished), _rows(tmp_path / "run"), strict=True):
+    assert row["total"] == other["total"]
+
+
+def test_neighbours_change_the_contrastive_loss_alone(finished, tmp_path):
+  run.run(
+      _config(neighbours__weight=0.0), path=str(tmp_path / "run"), mode="train"
+  )
+  first, plain = _rows(finished)[0], _rows(tmp_path / "run")[0]
+  assert first["batches"] == plain["batches"]
+  assert first["contrastive"] != plain["contrastive"]
+  for term in ("frame_order", "scene_change", "decorrelation"):
+    assert first[term] == plain[term]
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_batches_know_their_neighbours_on_any_devices(
+    num_devices, on_device, tmp_path
+):
+  config = _config(neighbours__batch_share=0.5, data__cache_on_device=on_device)
+  splits = splits_lib.make_splits(config.data, seed=0)
+  plan = train_loop.make_plan(config, splits)
+  assert plan.num_steps == 4 * (48 // 8)
+  workdir = Workdir(str(tmp_path))
+  batches = neighbour_table.with_neighbours(
+      config, workdir, splits.train, plan.batches
+  )
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  made = train_loop._make_batches(
+      config, splits, plan._replace(batches=batches), 3, mesh
+  )
+  with made as iterator:
+    batch = next(iterator)
+  np.testing.assert_array_equal(batch.videos, batches.videos(3))
+  expected = batches.neighbours(3)
+  np.testing.assert_array_equal(batch.neighbours.rows, expected.rows)
+  np.testing.assert_array_equal(batch.neighbours.weights, expected.weights)
+  # Half of the batch was drawn as neighbours of the other.
+  assert np.mean(np.any(expected.weights > 0, axis=1)) > 0.8
+
+
+def test_more_neighbours_than_videos_end_the_run_in_a_line(tmp_path):
+  config = _config(neighbours__num_neighbours=48)
+  with pytest.raises(errors.InputError, match="num_neighbours.*48 train"):
+    run.run(config, path=str(tmp_path / "run"), mode="train")
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_a_preset_is_a_valid_config_that_trains(name, tmp_path):
+  config = tiny.tiny_config(evaluation__baseline_videos=0, train__max_steps=2)
+  presets.apply(config, name)
+  config.neighbours.num_neighbours = min(5, config.neighbours.num_neighbours)
+  config_rules.validate(config, num_devices=1)
+  run.run(config, path=str(tmp_path / "run"), mode="train")
+  assert np.isfinite(_rows(tmp_path / "run")[-1]["total"])
+
+
+def test_the_paper_has_neither_neighbours_nor_hidden_frames():
+  config = config_lib.ExperimentConfig()
+  presets.apply(config, "chain")
+  assert config.neighbours == config_lib.NeighbourConfig()
+  assert config.loss.reconstruction == config.augment.mask_fraction == 0
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+  with pytest.raises(errors.InputError, match="chain_plus, conmh, got 'best'"):
+    presets.apply(config_lib.ExperimentConfig(), "best")
