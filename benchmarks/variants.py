@@ -44,6 +44,8 @@ _NO_SPATIAL = {
     "augment.mix_max": 0.0,
 }
 
+_STILL = {"augment__noise_std": 0.0, "augment__dropout_rate": 0.0}
+
 _RESULTS = Table(
     title="Results",
     variants=(
@@ -70,11 +72,14 @@ _PARTS = Table(
 )
 
 _PEERS = Table(
-    title="Objectives side by side",
+    title="Objectives side by side, at an equal encoder and budget",
     variants=(
         Variant("chain", "chain"),
         Variant("conmh", "conmh"),
         Variant("chain_plus", "chain_plus"),
+        Variant(
+            "chain_plus, neither local task", "chain_plus", _NO_LOCAL_TASKS
+        ),
     ),
 )
 
@@ -89,25 +94,35 @@ _SEARCH = Table(
     title="What was tried, on videos held out of train",
     variants=(
         Variant("chain_plus", "chain_plus"),
+        Variant("chain", "chain"),
         _tried("normalisation none", model__normalisation="none"),
         _tried("normalisation standardise", model__normalisation="standardise"),
         _tried("l2_normalise", model__l2_normalise=True),
-        _tried("noise_std 0", augment__noise_std=0.0),
-        _tried("noise_std x2", augment__noise_std=Times(2.0)),
+        _tried("no noise, no dropout", **_STILL),
+        _tried("noise_std .5", augment__noise_std=0.5),
+        _tried("noise_std 2", augment__noise_std=2.0),
+        _tried("10 neighbours", neighbours__num_neighbours=10),
+        _tried("20 neighbours", neighbours__num_neighbours=20),
+        _tried("40 neighbours", neighbours__num_neighbours=40),
+        _tried("weight of neighbours 0", neighbours__weight=0.0),
+        _tried("weight of neighbours 1", neighbours__weight=1.0),
+        _tried("min_overlap .1", neighbours__min_overlap=0.1),
+        _tried("min_overlap .3", neighbours__min_overlap=0.3),
+        _tried("batch_share .5", neighbours__batch_share=0.5),
         _tried("temperature .1", loss__temperature=0.1),
         _tried("temperature .3", loss__temperature=0.3),
         _tried("temperature .5", loss__temperature=0.5),
         _tried("temperature 1", loss__temperature=1.0),
         _tried("positive_prior .1", loss__positive_prior=0.1),
-        _tried("straight_through", model__hash_relaxation="straight_through"),
+        _tried("tanh", model__hash_relaxation="tanh"),
         _tried("hash_then_mean", model__hash_pooling="hash_then_mean"),
-        _tried("width 128", model__width=128, model__mlp_dim=512),
-        _tried("width 512", model__width=512, model__mlp_dim=2048),
+        _tried("width 256", model__width=256, model__mlp_dim=1024),
         _tried("depth 0", model__depth=0),
         _tried("depth 2", model__depth=2),
+        _tried("16 frames", data__num_frames=16),
         _tried("quantisation 0", loss__quantisation=0.0),
         _tried("bit_balance 0", loss__bit_balance=0.0),
-        _tried("decorrelation 0", loss__decorrelation=0.0),
+        _tried("decorrelation 1", loss__decorrelation=1.0),
         _tried("hash_hidden_dim 512", model__hash_hidden_dim=512),
         _tried("num_epochs x2", train__num_epochs=Times(2.0)),
     ),

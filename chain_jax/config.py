@@ -94,7 +94,7 @@ class ModelConfig:
   normalisation: str = "centre"  # Of features: none | centre | standardise.
   l2_normalise: bool = False  # Scale each frame to unit norm first.
   hash_hidden_dim: int = 0  # Hidden width of the hash layer; 0 = linear.
-  hash_relaxation: str = "tanh"  # tanh | straight_through.
+  hash_relaxation: str = "tanh"  # tanh | straight_through | by_length.
   hash_pooling: str = "pool_then_hash"  # pool_then_hash | hash_then_mean.
   normalise_bits: bool = True  # Zero mean, unit variance over bits.
   decoder_width: int = 192  # Of `loss.reconstruction`'s decoder.
@@ -116,6 +116,9 @@ class LossConfig:
   reconstruction: float = 0.0  # Of the frames hidden by `mask_fraction`.
   temperature: float = 0.5  # Of the contrastive softmax; > 0.
   learn_temperature: bool = False  # Starts at `temperature`.
+  # Code length that `temperature` and `decorrelation` are meant for; other
+  # lengths scale them (`factories.scaled_loss`). 0: as they are at any length.
+  reference_bits: int = 0
   contrastive_method: str = "auto"  # auto | global | tiled | ring.
   positive_prior: float = 0.0  # Debiased NT-Xent's tau+; 0 = plain NT-Xent.
   scene_threshold_std: float = 1.0  # A change lies below mean - this * std.

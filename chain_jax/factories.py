@@ -1,5 +1,6 @@
 """What a config asks for: optimizer, first state and training step."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -34,19 +35,43 @@ def make_optimizer(
   )
 
 
+def scaled_loss(
+    loss: config_lib.LossConfig, *, num_bits: int
+) -> config_lib.LossConfig:
+  """Fits temperature and decorrelation to a code length.
+
+  Cosines of random codes spread as `num_bits ** -0.5`, and so does the
+  temperature. Fewer bits must share more of what there is to tell: their
+  decorrelation weighs less, in proportion.
+
+  >>> loss = config_lib.LossConfig(temperature=0.2, reference_bits=64)
+  >>> scaled_loss(loss, num_bits=16).temperature
+  0.4
+  """
+  if not loss.reference_bits:
+    return loss
+  ratio = num_bits / loss.reference_bits
+  return dataclasses.replace(
+      loss,
+      temperature=loss.temperature * ratio**-0.5,
+      decorrelation=loss.decorrelation * ratio,
+  )
+
+
 def make_initialiser(
     config: config_lib.ExperimentConfig,
     model: Any,
     optimizer: optax.GradientTransformation,
 ) -> Any:
   """Makes the function seed -> state for the config's shapes."""
+  loss = scaled_loss(config.loss, num_bits=config.model.num_bits)
   return train_state.make_initialiser(
       model,
       optimizer,
       num_frames=config.data.num_frames,
       feature_dim=config.data.feature_dim,
       learned_temperature=(
-          config.loss.temperature if config.loss.learn_temperature else None
+          loss.temperature if loss.learn_temperature else None
       ),
   )
 
@@ -59,7 +84,7 @@ def make_step(
     source: sources.VideoSource,
 ) -> Callable[..., Any]:
   """Makes the jitted step that the config describes, for videos of `source`."""
-  loss = config.loss
+  loss = scaled_loss(config.loss, num_bits=config.model.num_bits)
   return train_step.make_train_step(
       model,
       optimizer,

@@ -81,7 +81,7 @@ def differing_settings(wanted: dict, found: dict) -> list[str]:
   return [
       name
       for name in config_lib.differing_fields(
-          wanted, _filled_up(found, defaults)
+          _filled_up(wanted, defaults), _filled_up(found, defaults)
       )
       if name not in _FREE_FIELDS
   ]

@@ -34,18 +34,21 @@ def apply(config: config_lib.ExperimentConfig, name: str) -> None:
 def _chain(config: config_lib.ExperimentConfig) -> None:
   config.loss.temperature = 2.0
   config.loss.frame_order = 0.1
+  config.augment.noise_std = 1.0
+  config.augment.dropout_rate = 0.3
 
 
 def _chain_plus(config: config_lib.ExperimentConfig) -> None:
+  _chain(config)
   config.neighbours.num_neighbours = 30
   config.neighbours.min_overlap = 0.2
-  config.neighbours.weight = 0.5
+  config.neighbours.weight = 0.3
+  # Lower than without neighbours, and bits kept apart: or videos of one kind
+  # would all get the same code.
   config.loss.temperature = 0.2
-  config.loss.frame_order = 0.1
-  config.loss.decorrelation = 3.0
-  config.model.hash_relaxation = "straight_through"
-  config.augment.noise_std = 1.0
-  config.augment.dropout_rate = 0.5
+  config.loss.decorrelation = 5.0
+  config.loss.reference_bits = 64
+  config.model.hash_relaxation = "by_length"
 
 
 def _conmh(config: config_lib.ExperimentConfig) -> None:

@@ -97,10 +97,7 @@ def train(
     Stopped: After a notice to stop, with the state saved.
   """
   last_step = plan.num_steps
-  batches = neighbour_table.with_neighbours(
-      config, workdir, splits.train, plan.batches
-  )
-  plan = plan._replace(batches=batches)
+  plan = _with_neighbours(config, workdir, splits, plan)
   model = factories.make_model(config)
   schedule = optimizer_lib.make_schedule(
       learning_rate=config.optimizer.learning_rate,
@@ -139,6 +136,18 @@ def train(
         votes=agreement.StopVotes(mesh),
         last_step=last_step,
     )
+
+
+def _with_neighbours(
+    config: config_lib.ExperimentConfig,
+    workdir: Workdir,
+    splits: splits_lib.Splits,
+    plan: Plan,
+) -> Plan:
+  batches = neighbour_table.with_neighbours(
+      config, workdir, splits.train, plan.batches
+  )
+  return plan._replace(batches=batches)
 
 
 def _say_where_it_begins(

@@ -18,6 +18,9 @@ from chain_jax.models import chain
 # Among the parameters, where the temperature is learned.
 _LOG_TEMPERATURE = "log_temperature"
 _LOWEST_TEMPERATURE = 0.01
+# Code length from which on "by_length" learns signs: on UCF101's train videos
+# tanh was better at 16 bits, signs were at 64 (docs/results.md).
+_SHORTEST_SIGNS = 32
 
 
 @flax.struct.dataclass
@@ -51,7 +54,7 @@ def make_model(
       branch_init_scale=config.branch_init_scale,
       l2_normalise=config.l2_normalise,
       hash_hidden_dim=config.hash_hidden_dim,
-      hash_relaxation=config.hash_relaxation,
+      hash_relaxation=_relaxation(config),
       hash_pooling=config.hash_pooling,
       normalise_bits=config.normalise_bits,
       reconstructs=reconstructs,
@@ -60,6 +63,13 @@ def make_model(
       remat=config.remat,
       dtype=config.dtype,
   )
+
+
+def _relaxation(config: config_lib.ModelConfig) -> str:
+  if config.hash_relaxation != "by_length":
+    return config.hash_relaxation
+  # The cosine of two short codes of signs has few values.
+  return "tanh" if config.num_bits < _SHORTEST_SIGNS else "straight_through"
 
 
 def make_initialiser(

@@ -9,13 +9,14 @@ import tiny
 
 from chain_jax import config as config_lib
 from chain_jax import (
-  config_rules,
-  errors,
-  neighbour_table,
-  presets,
-  run,
-  sharding,
-  train_loop,
+    config_rules,
+    errors,
+    neighbour_table,
+    presets,
+    run,
+    sharding,
+    train_loop,
+    train_state,
 )
 from chain_jax.data import splits as splits_lib
 from chain_jax.workdir import Workdir
@@ -59,7 +60,7 @@ def test_neighbours_change_the_contrastive_loss_alone(finished, tmp_path):
       _config(neighbours__weight=0.0), path=str(tmp_path / "run"), mode="train"
   )
   first, plain = _rows(finished)[0], _rows(tmp_path / "run")[0]
-  assert first["batches"] == plain["batches"]
+  assert first["batch_checksums"] == plain["batch_checksums"]
   assert first["contrastive"] != plain["contrastive"]
   for term in ("frame_order", "scene_change", "decorrelation"):
     assert first[term] == plain[term]
@@ -118,3 +119,21 @@ def test_the_paper_has_neither_neighbours_nor_hidden_frames():
 def test_an_unknown_preset_is_refused_with_the_known_ones():
   with pytest.raises(errors.InputError, match="chain_plus, conmh, got 'best'"):
     presets.apply(config_lib.ExperimentConfig(), "best")
+
+
+@pytest.mark.parametrize(
+    "num_bits, expected",
+    [
+        (16, "tanh"),
+        (24, "tanh"),
+        (32, "straight_through"),
+        (64, "straight_through"),
+    ],
+)
+def test_short_codes_are_learnt_by_tanh_and_longer_ones_by_signs(
+    num_bits, expected
+):
+  config = config_lib.ModelConfig(
+      num_bits=num_bits, hash_relaxation="by_length"
+  )
+  assert train_state.make_model(config).hash_relaxation == expected
