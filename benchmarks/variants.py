@@ -136,6 +136,11 @@ _LOCAL = Table(
         Variant("order only", "", {"loss.scene_change": 0.0}),
         Variant("scene only", "", {"loss.frame_order": 0.0}),
         Variant("neither", "", _NO_LOCAL_TASKS),
+        Variant(
+            "both, neighbours as positives",
+            "",
+            {"neighbours.num_neighbours": 30, "neighbours.weight": 0.3},
+        ),
     ),
     baselines=("itq", "lsh"),
 )
