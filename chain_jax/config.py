@@ -110,6 +110,11 @@ class LossConfig:
   contrastive: float = 1.0
   frame_order: float = 0.2
   scene_change: float = 0.1
+  # Tells single videos apart with the last bits of a code; the others alone
+  # then do the contrastive task.
+  instance: float = 0.0
+  instance_share: float = 0.25  # Of the bits, where `instance` is on.
+  instance_temperature: float = 1.0
   quantisation: float = 0.01
   bit_balance: float = 0.1
   decorrelation: float = 0.1

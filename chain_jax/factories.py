@@ -58,6 +58,14 @@ def scaled_loss(
   )
 
 
+def num_instance_bits(config: config_lib.ExperimentConfig) -> int:
+  """Returns how many of a code's last bits learn to tell videos apart."""
+  if not config.loss.instance:
+    return 0
+  share = config.loss.instance_share
+  return max(1, round(share * config.model.num_bits))
+
+
 def make_initialiser(
     config: config_lib.ExperimentConfig,
     model: Any,
@@ -96,12 +104,15 @@ def make_step(
           quantisation=loss.quantisation,
           bit_balance=loss.bit_balance,
           decorrelation=loss.decorrelation,
+          instance=loss.instance,
           reconstruction=loss.reconstruction,
       ),
       temperature=loss.temperature,
       positive_prior=loss.positive_prior,
       scene_threshold_std=loss.scene_threshold_std,
       contrastive_method=loss.contrastive_method,
+      instance_temperature=loss.instance_temperature,
+      num_instance_bits=num_instance_bits(config),
       rounds=gradients.num_rounds(
           batch_size=config.train.batch_size,
           num_parts=sharding.data_size(mesh),

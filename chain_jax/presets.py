@@ -16,7 +16,7 @@ def apply(config: config_lib.ExperimentConfig, name: str) -> None:
   Args:
     config: Changed in place.
     name: "chain" is the paper's parts only. "chain_plus" adds neighbours as
-      positives, and what goes with them. "conmh" is the objective of ConMH
+      positives, bits of their own for single videos, and what goes with them. "conmh" is the objective of ConMH
       (AAAI 2023): contrast of two masked views, their hidden frames guessed.
 
   Raises:
@@ -34,19 +34,24 @@ def apply(config: config_lib.ExperimentConfig, name: str) -> None:
 def _chain(config: config_lib.ExperimentConfig) -> None:
   config.loss.temperature = 2.0
   config.loss.frame_order = 0.1
+  config.loss.decorrelation = 1.0
   config.augment.noise_std = 1.0
   config.augment.dropout_rate = 0.3
 
 
 def _chain_plus(config: config_lib.ExperimentConfig) -> None:
   _chain(config)
-  config.neighbours.num_neighbours = 30
+  config.neighbours.num_neighbours = 40
   config.neighbours.min_overlap = 0.2
-  config.neighbours.weight = 0.3
+  config.neighbours.weight = 1.0
   # Lower than without neighbours, and bits kept apart: or videos of one kind
   # would all get the same code.
-  config.loss.temperature = 0.2
+  config.loss.temperature = 0.25
   config.loss.decorrelation = 5.0
+  # Neighbours teach most bits what is alike; these keep what is not.
+  config.loss.instance = 0.5
+  config.loss.instance_share = 0.375
+  config.loss.instance_temperature = 0.3
   config.loss.reference_bits = 64
   config.model.hash_relaxation = "by_length"
 

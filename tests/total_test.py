@@ -15,6 +15,8 @@ _SETTINGS = dict(
         contrastive.nt_xent, temperature=0.3, positive_prior=0.1
     ),
     scene_threshold_std=1.0,
+    instance_nt_xent=functools.partial(contrastive.nt_xent, temperature=0.7),
+    num_instance_bits=6,
 )
 _MODEL = chain.ChainModel(
     num_bits=16,
@@ -91,7 +93,7 @@ def _is_zero(tree):
 
 def test_terms_agree_with_loops_in_float64_and_add_up():
   output, (views, mask, permutation, visible) = _output(), _case()
-  weights = total.LossWeights(1.0, 0.5, 0.25, 0.125, 2.0, 4.0, 8.0)
+  weights = total.LossWeights(1.0, 0.5, 0.25, 0.125, 2.0, 4.0, 8.0, 16.0)
   value, terms = _total(output, views, mask, permutation, visible, weights)
   labels = [
       _scene_changes(views[b, v], mask[b, v], visible[b, v])
@@ -101,8 +103,9 @@ def test_terms_agree_with_loops_in_float64_and_add_up():
   codes = np.asarray(output.relaxed_codes)
   expected = {
       "contrastive": reference.nt_xent(
-          codes, temperature=0.3, positive_prior=0.1
+          codes[..., :10], temperature=0.3, positive_prior=0.1
       ),
+      "instance": reference.nt_xent(codes[..., 10:], temperature=0.7),
       "frame_order": reference.frame_order_loss(
           output.frame_order_logits, permutation.tolist(), mask[:, 0].tolist()
       ),
@@ -244,3 +247,25 @@ def test_a_negative_weight_is_named(name):
     total.total_loss(
         _output(), *_case(), weights=_weights(**{name: -1.0}), **_SETTINGS
     )
+
+
+@pytest.mark.parametrize(
+    ("term", "learns"),
+    [("contrastive", slice(10)), ("instance", slice(10, 16))],
+)
+def test_the_last_bits_tell_videos_apart_and_the_others_kinds(term, learns):
+  output, case = _output(), _case()
+
+  def loss(relaxed_codes):
+    return total.total_loss(
+        output._replace(relaxed_codes=relaxed_codes),
+        *case,
+        weights=_weights(**{term: 1.0}),
+        **_SETTINGS,
+    )[0]
+
+  gradient = np.asarray(jax.jit(jax.grad(loss))(output.relaxed_codes))
+  is_learning = np.any(gradient != 0, axis=(0, 1))
+  expected = np.zeros(16, bool)
+  expected[learns] = True
+  np.testing.assert_array_equal(is_learning, expected, strict=True)
