@@ -47,11 +47,11 @@ def _chain_plus(config: config_lib.ExperimentConfig) -> None:
   # Lower than without neighbours, and bits kept apart: or videos of one kind
   # would all get the same code.
   config.loss.temperature = 0.25
-  config.loss.decorrelation = 5.0
+  config.loss.decorrelation = 8.0
   # Neighbours teach most bits what is alike; these keep what is not.
-  config.loss.instance = 0.5
+  config.loss.instance = 1.0
   config.loss.instance_share = 0.375
-  config.loss.instance_temperature = 0.3
+  config.loss.instance_temperature = 0.2
   config.loss.reference_bits = 64
   config.model.hash_relaxation = "by_length"
 
