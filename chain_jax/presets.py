@@ -35,8 +35,8 @@ def _chain(config: config_lib.ExperimentConfig) -> None:
   config.loss.temperature = 2.0
   config.loss.frame_order = 0.1
   config.loss.decorrelation = 1.0
-  config.augment.noise_std = 1.0
-  config.augment.dropout_rate = 0.3
+  config.augment.noise_std = 0.7
+  config.augment.dropout_rate = 0.2
 
 
 def _chain_plus(config: config_lib.ExperimentConfig) -> None:
