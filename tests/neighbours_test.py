@@ -153,3 +153,10 @@ def test_a_batch_is_a_function_of_seed_and_step():
   whole, part = plan.neighbours(4), plan.neighbours(4, slice(4, 8))
   np.testing.assert_array_equal(whole.rows[4:8], part.rows, strict=True)
   np.testing.assert_array_equal(whole.weights[4:8], part.weights, strict=True)
+
+
+def test_a_batch_larger_than_the_split_is_refused_not_waited_for():
+  with pytest.raises(
+      errors.InputError, match=r"`train\.batch_size`.* 60 train"
+  ):
+    _plan(64, 32)

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int32, Int64
 
 from chain_jax.data import neighbours as neighbours_lib
 from chain_jax.data.training_plan import TrainingPlan
+from chain_jax.errors import InputError
 
 # Above any seed: the draws here are not those of the views.
 _STREAM = 2**32
@@ -38,7 +39,16 @@ class NeighbourPlan:
       seed: Of the choice among neighbours, with the step.
       neighbours: Of every video, as in `NeighbourTable`.
       weights: Of each as a positive; of weight 0 it is not drawn.
+
+    Raises:
+      InputError: If a batch is larger than the train split.
     """
+    if batch_size > len(neighbours):
+      raise InputError(
+          f"`train.batch_size` must be at most the {len(neighbours)} train"
+          f" videos, got {batch_size}; try"
+          f" {1 << (len(neighbours).bit_length() - 1)}."
+      )
     self.batch_size = batch_size
     self.steps_per_epoch = drawn.steps_per_epoch
     self._drawn = drawn
