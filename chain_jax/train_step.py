@@ -97,7 +97,6 @@ def make_train_step(
     state given is donated: its buffers are reused and it must not be read
     again.
   """
-  apply = _make_apply(model)
   loss = _make_loss(
       weights,
       temperature=temperature,
@@ -111,23 +110,18 @@ def make_train_step(
       instance_temperature=instance_temperature,
       num_instance_bits=num_instance_bits,
   )
+  gradient_fn = _make_gradients(model, loss, rounds=rounds, mesh=mesh)
+  see = functools.partial(
+      _see,
+      scaling=scaling,
+      augmentation=augmentation,
+      with_frame_order=bool(weights.frame_order),
+      mask_fraction=mask_fraction,
+  )
 
   def step(state: TrainState, batch: Any) -> Any:
-    step_rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    view_rng, model_rng, mask_rng = jax.random.split(step_rng, 3)
-    order_rng, dropout_rng = jax.random.split(model_rng)
-    views = augment.make_views(
-        view_rng, batch.frames, batch.frame_mask, scaling, augmentation
-    )
-    seen = _Seen(views, batch.frame_mask, None, None, batch.neighbours)
-    if weights.frame_order:
-      seen = _shuffle(seen, order_rng)
-    seen = _hide(seen, mask_rng, mask_fraction)
-    with_statistics = functools.partial(apply, state.statistics)
-    gradient_fn = gradients.make_gradients(
-        with_statistics, loss, rounds=rounds, mesh=mesh
-    )
-    grads, metrics = gradient_fn(state.params, seen, dropout_rng)
+    keys = _step_keys(seed, state.step)
+    grads, metrics = gradient_fn(state, see(batch, keys), keys.dropout)
     state, norms = _update(optimizer, state, grads)
     metrics |= norms | {"batch_checksum": checksum(batch.videos)}
     return sharding.constrain(state, mesh), metrics
@@ -141,6 +135,21 @@ def make_train_step(
   )
 
 
+class _StepKeys(NamedTuple):
+  """A key for each thing that a step draws."""
+
+  views: jax.Array
+  order: jax.Array
+  dropout: jax.Array
+  hidden: jax.Array
+
+
+def _step_keys(seed: int, step: Int[Array, ""]) -> _StepKeys:
+  step_key = jax.random.fold_in(jax.random.key(seed), step)
+  views, model, hidden = jax.random.split(step_key, 3)
+  return _StepKeys(views, *jax.random.split(model), hidden)
+
+
 class _Seen(NamedTuple):
   """What model and loss see of a batch."""
 
@@ -151,32 +160,54 @@ class _Seen(NamedTuple):
   neighbours: neighbours_lib.BatchNeighbours | None
 
 
-def _shuffle(seen: _Seen, rng: jax.Array) -> _Seen:
-  permutation = draw_permutations(rng, seen.frame_mask[:, 0])
-  return seen._replace(permutation=permutation)
-
-
-def _hide(seen: _Seen, rng: jax.Array, mask_fraction: float) -> _Seen:
-  if not mask_fraction:
-    return seen
-  visible_mask = augment.draw_visible(
-      rng, seen.frame_mask, mask_fraction=mask_fraction
+def _see(
+    batch: Any,
+    keys: _StepKeys,
+    *,
+    scaling: records.Scaling,
+    augmentation: augment.FeatureAugmentation,
+    with_frame_order: bool,
+    mask_fraction: float,
+) -> _Seen:
+  """Draws a batch's views, their shuffled frames and their hidden ones."""
+  frame_mask = batch.frame_mask
+  views = augment.make_views(
+      keys.views, batch.frames, frame_mask, scaling, augmentation
   )
-  return seen._replace(visible_mask=visible_mask)
-
-
-def _make_apply(model: chain.ChainModel) -> Callable[..., chain.ChainOutput]:
-  """Makes (statistics, params, seen, rng) -> the model's answers."""
-
-  def apply(statistics: Any, params: Any, seen: _Seen, rng: jax.Array) -> Any:
-    return model.apply(
-        {"params": params, "statistics": statistics},
-        *seen[:-1],
-        deterministic=False,
-        rngs={"dropout": rng},
+  permutation = visible_mask = None
+  if with_frame_order:
+    permutation = draw_permutations(keys.order, frame_mask[:, 0])
+  if mask_fraction:
+    visible_mask = augment.draw_visible(
+        keys.hidden, frame_mask, mask_fraction=mask_fraction
     )
+  return _Seen(views, frame_mask, permutation, visible_mask, batch.neighbours)
 
-  return apply
+
+def _make_gradients(
+    model: chain.ChainModel,
+    loss: gradients.Loss,
+    *,
+    rounds: int,
+    mesh: Mesh,
+) -> Callable[..., Any]:
+  """Makes (state, seen, rng) -> (gradients, metrics)."""
+
+  def of_state(state: TrainState, seen: _Seen, rng: jax.Array) -> Any:
+    def apply(params: Any, part: _Seen, part_rng: jax.Array) -> Any:
+      return model.apply(
+          {"params": params, "statistics": state.statistics},
+          *part[:-1],
+          deterministic=False,
+          rngs={"dropout": part_rng},
+      )
+
+    gradient_fn = gradients.make_gradients(
+        apply, loss, rounds=rounds, mesh=mesh
+    )
+    return gradient_fn(state.params, seen, rng)
+
+  return of_state
 
 
 def _make_loss(
