@@ -37,15 +37,16 @@ def test_gradients_are_summed_over_the_devices(on_cpu):
   assert all(one.group_size == 4 for one in on_cpu.movement.collectives)
 
 
+def _num_bytes(tree):
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def test_memory_is_that_of_state_and_batch_and_more(on_cpu):
   # Parameters and two moments of Adam in float32, a quarter of the batch.
   config = tiny_config()
   mesh = sharding.make_mesh(jax.devices()[:4])
   state, batch = compiled_step.abstract_inputs(config, mesh)
-  expected = sum(
-      leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
-  )
-  expected += sum(leaf.size * leaf.dtype.itemsize for leaf in batch) / 4
+  expected = _num_bytes(state) + _num_bytes(batch) / 4
   # Small arrays are padded; an unused one is left out.
   assert on_cpu.argument_bytes == pytest.approx(expected, rel=0.02)
   assert on_cpu.temp_bytes > 0

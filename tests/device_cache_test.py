@@ -77,7 +77,7 @@ def test_batches_hold_the_host_pipelines_videos_on_any_devices(
 
 def test_every_view_shows_frames_of_its_video_in_order(memory):
   for batch in _batches(_numbered(), _mesh(8), range(20)):
-    frames, mask, videos = jax.device_get(batch)
+    frames, mask, videos, _ = jax.device_get(batch)
     assert np.all(frames[~mask] == 0)
     for row, video in enumerate(videos):
       for view in range(2):
@@ -101,7 +101,7 @@ def _statistics(batches):
   """How long views are, and where they start and how far they reach."""
   rows = []
   for batch in batches:
-    frames, mask, _ = jax.device_get(batch)
+    frames, mask = jax.device_get((batch.frames, batch.frame_mask))
     shown = frames[..., 1].astype(float)
     last = np.max(np.where(mask, shown, 0), axis=-1)
     rows.append(np.stack([mask.sum(axis=-1), shown[..., 0], last], axis=-1))
@@ -130,7 +130,7 @@ def test_views_have_the_statistics_of_the_host_pipelines():
 def test_a_view_shows_one_stored_variant_and_any_of_them(memory):
   pairs = np.zeros((3, 3))
   for batch in _batches(_numbered(num_variants=3), _mesh(2), range(120)):
-    frames, mask, _ = jax.device_get(batch)
+    frames, mask = jax.device_get((batch.frames, batch.frame_mask))
     variants = frames[..., 2]
     first = variants[:, :, :1]
     assert np.all((variants == first) | ~mask)

@@ -1,5 +1,6 @@
 """The stream of batches: the step is its whole state."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -7,12 +8,14 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from array_source import ArraySource
 
 from chain_jax import errors
 from chain_jax.data import frame_sampling, pipeline, records, synthetic
+from chain_jax.data.neighbour_plan import NeighbourPlan
 from chain_jax.data.training_plan import TrainingPlan
 
 _NUM_VIDEOS, _BATCH = 22, 8
@@ -39,8 +42,20 @@ _VIEWS = frame_sampling.ViewSettings(
 )
 
 
-def _batches(source, steps, *, seed=0, **settings):
-  plan = TrainingPlan(len(source), batch_size=_BATCH, seed=seed)
+def _neighbour_plan():
+  """Of each batch half is drawn; any two videos may be neighbours."""
+  rng = np.random.default_rng(0)
+  return NeighbourPlan(
+      TrainingPlan(_NUM_VIDEOS, batch_size=_BATCH // 2, seed=0),
+      batch_size=_BATCH,
+      seed=0,
+      neighbours=rng.integers(_NUM_VIDEOS, size=(_NUM_VIDEOS, 5), dtype="i4"),
+      weights=rng.random((_NUM_VIDEOS, 5), np.float32),
+  )
+
+
+def _batches(source, steps, *, seed=0, plan=None, **settings):
+  plan = plan or TrainingPlan(len(source), batch_size=_BATCH, seed=seed)
   with pipeline.make_training_batches(
       source, plan, seed=seed, steps=steps, views=_VIEWS, **settings
   ) as iterator:
@@ -48,10 +63,22 @@ def _batches(source, steps, *, seed=0, **settings):
 
 
 def _assert_same(actual, expected):
+  same = functools.partial(np.testing.assert_array_equal, strict=True)
   assert len(actual) == len(expected)
   for one, other in zip(actual, expected, strict=True):
-    for left, right in zip(one, other, strict=True):
-      np.testing.assert_array_equal(left, right, strict=True)
+    jax.tree.map(same, one, other)
+
+
+def _from_hosts(source, steps, *, num_hosts, **settings):
+  """Puts each global batch together from all hosts' rows."""
+  by_host = [
+      _batches(source, steps, host=host, num_hosts=num_hosts, **settings)
+      for host in range(num_hosts)
+  ]
+  return [
+      jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+      for rows in zip(*by_host, strict=True)
+  ]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -59,21 +86,30 @@ def _assert_same(actual, expected):
 def test_global_batches_do_not_depend_on_hosts_and_workers(
     source, num_hosts, num_workers
 ):
-  expected = _batches(source, range(5))
-  by_host = [
-      _batches(
-          source,
-          range(5),
-          host=host,
-          num_hosts=num_hosts,
-          num_workers=num_workers,
-      )
-      for host in range(num_hosts)
-  ]
-  joined = [
-      pipeline.Batch(*map(np.concatenate, zip(*rows, strict=True)))
-      for rows in zip(*by_host, strict=True)
-  ]
+  joined = _from_hosts(
+      source, range(5), num_hosts=num_hosts, num_workers=num_workers
+  )
+  _assert_same(joined, _batches(source, range(5)))
+
+
+@pytest.mark.parametrize("num_hosts, num_workers", [(1, 2), (4, 0)])
+def test_neighbours_in_a_batch_do_not_depend_on_hosts_and_workers(
+    source, num_hosts, num_workers
+):
+  expected = _batches(source, range(5), plan=_neighbour_plan())
+  for step, batch in enumerate(expected):
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        batch.neighbours,
+        _neighbour_plan().neighbours(step),
+    )
+  joined = _from_hosts(
+      source,
+      range(5),
+      num_hosts=num_hosts,
+      num_workers=num_workers,
+      plan=_neighbour_plan(),
+  )
   _assert_same(joined, expected)
 
 
