@@ -8,7 +8,6 @@ import statistics
 import sys
 
 import array_source
-import jax
 import numpy as np
 import pytest
 
@@ -30,14 +29,6 @@ sys.path.insert(0, str(_ROOT))
 from benchmarks import ablation  # noqa: E402
 
 _ROWS = ("chain", "contrast only")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-  """Compiling is most of a run of two steps, and half of it optimizing."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

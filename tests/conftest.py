@@ -3,11 +3,14 @@
 import os
 import subprocess
 
+import xla_settings
+
 # Before jax is imported: tests of sharding need more than one device.
-_DEVICES = "--xla_force_host_platform_device_count=8"
-if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_FLAGS = xla_settings.xla_flags(num_devices=8)
+if _FLAGS not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
+for _name, _value in {"JAX_PLATFORMS": "cpu", **xla_settings.QUICK}.items():
+  os.environ.setdefault(_name, _value)
 
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402

@@ -7,6 +7,8 @@ import shlex
 import sys
 from typing import NamedTuple
 
+import xla_settings
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # README first: its commands make what later ones read.
 DOCUMENTS = [
@@ -170,12 +172,8 @@ def python(words):
 
 def environment():
   """The variables that a documented command runs under."""
-  # One device, as a user has it; the tests around this one force eight.
-  flags = os.environ.get("XLA_FLAGS", "").split()
-  kept = [flag for flag in flags if "host_platform_device_count" not in flag]
   return os.environ | {
       "PYTHONPATH": str(ROOT),
-      "XLA_FLAGS": " ".join(kept),
-      # Compiling is most of a run of two steps; a third of it is optimizing.
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+      # One device, as a user has it; the tests around this one force eight.
+      "XLA_FLAGS": xla_settings.xla_flags(),
   }

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import tiny
+import xla_settings
 
 from chain_jax import codes as codes_lib
 
@@ -21,7 +22,7 @@ _CHANGES = {"train__num_epochs": 8}
 
 def _start(path, *, num_devices=1, **changes):
   config = tiny.tiny_config(**(_CHANGES | changes))
-  devices = f"--xla_force_host_platform_device_count={num_devices}"
+  devices = xla_settings.xla_flags(num_devices)
   return subprocess.Popen(
       [sys.executable, "-m", "chain_jax.main", f"--workdir={path}"]
       + ["--config=configs/quickstart.py"]

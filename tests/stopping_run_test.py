@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tiny
+import xla_settings
 
 from chain_jax import codes as codes_lib
 from chain_jax import config as config_lib
@@ -29,7 +30,7 @@ _CONFIG = tiny.tiny_config(
 
 
 _ENVIRONMENT = {
-    "XLA_FLAGS": "",
+    "XLA_FLAGS": xla_settings.xla_flags(),
     "JAX_PLATFORMS": "cpu",
     "PYTHONPATH": str(_ROOT),
 }

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import tiny
+import xla_settings
 from stopping_run_test import batches, rows, start
 
 # Long enough that a signal arrives in its midst, and then cut short.
@@ -19,7 +20,7 @@ def _start(path, num_processes, num_devices, **changes):
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
-  devices = f"--xla_force_host_platform_device_count={num_devices}"
+  devices = xla_settings.xla_flags(num_devices)
   flags = [
       f"--coordinator=localhost:{port}",
       f"--num_processes={num_processes}",
