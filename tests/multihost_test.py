@@ -45,7 +45,7 @@ def test_a_machine_of_its_own_is_one_process_at_once():
   start = time.monotonic()
   assert _find() is None
   assert _find("off") is None
-  assert time.monotonic() - start < 0.1
+  assert time.monotonic() - start < 0.5  # To wait would be a second.
 
 
 def test_the_place_is_what_the_flags_say():

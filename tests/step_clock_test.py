@@ -2,7 +2,7 @@
 
 import pytest
 from fake_clock import FakeClock
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain_jax import step_clock
@@ -42,6 +42,7 @@ _EVENTS = st.lists(
 )
 
 
+@settings(deadline=None)  # Another process may have the core.
 @given(_EVENTS)
 def test_parts_add_up_to_the_wall_of_every_interval_and_of_all(events):
   now = FakeClock()
