@@ -84,6 +84,9 @@ class ModelConfig:
   """The temporal encoder and the hash layer."""
 
   num_bits: int = 64  # Code length; a multiple of 8.
+  # The first so many bits do the contrastive task. Those beyond keep details:
+  # they are linear in the mean frame. 0 = all bits do the task.
+  contrastive_bits: int = 0
   width: int = 256  # Of a frame token.
   depth: int = 2  # Transformer blocks; 0 pools the projected frames.
   num_heads: int = 4  # Divides `width`.
@@ -94,7 +97,7 @@ class ModelConfig:
   normalisation: str = "centre"  # Of features: none | centre | standardise.
   l2_normalise: bool = False  # Scale each frame to unit norm first.
   hash_hidden_dim: int = 0  # Hidden width of the hash layer; 0 = linear.
-  hash_relaxation: str = "tanh"  # tanh | straight_through | by_length.
+  hash_relaxation: str = "tanh"  # tanh | straight_through.
   hash_pooling: str = "pool_then_hash"  # pool_then_hash | hash_then_mean.
   normalise_bits: bool = True  # Zero mean, unit variance over bits.
   decoder_width: int = 192  # Of `loss.reconstruction`'s decoder.
@@ -110,20 +113,12 @@ class LossConfig:
   contrastive: float = 1.0
   frame_order: float = 0.2
   scene_change: float = 0.1
-  # Tells single videos apart with the last bits of a code; the others alone
-  # then do the contrastive task.
-  instance: float = 0.0
-  instance_share: float = 0.25  # Of the bits, where `instance` is on.
-  instance_temperature: float = 1.0
   quantisation: float = 0.01
   bit_balance: float = 0.1
-  decorrelation: float = 0.1
+  decorrelation: float = 0.002
   reconstruction: float = 0.0  # Of the frames hidden by `mask_fraction`.
   temperature: float = 0.5  # Of the contrastive softmax; > 0.
   learn_temperature: bool = False  # Starts at `temperature`.
-  # Code length that `temperature` and `decorrelation` are meant for; other
-  # lengths scale them (`factories.scaled_loss`). 0: as they are at any length.
-  reference_bits: int = 0
   contrastive_method: str = "auto"  # auto | global | tiled | ring.
   positive_prior: float = 0.0  # Debiased NT-Xent's tau+; 0 = plain NT-Xent.
   scene_threshold_std: float = 1.0  # A change lies below mean - this * std.
@@ -134,6 +129,7 @@ class NeighbourConfig:
   """Near videos as further positives; see `data/neighbours.py`."""
 
   num_neighbours: int = 0  # Nearest videos listed for each; 0 = off.
+  num_components: int = 0  # Principal ones that are compared; 0 = features.
   min_overlap: float = 0.2  # Of two videos' lists, for one to count; 0 to 1.
   weight: float = 1.0  # Times the overlap; the own second view has 1.
   batch_share: float = 0.0  # Of a batch, drawn as neighbours of the rest.

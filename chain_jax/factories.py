@@ -1,6 +1,5 @@
 """What a config asks for: optimizer, first state and training step."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -35,44 +34,13 @@ def make_optimizer(
   )
 
 
-def scaled_loss(
-    loss: config_lib.LossConfig, *, num_bits: int
-) -> config_lib.LossConfig:
-  """Fits temperature and decorrelation to a code length.
-
-  Cosines of random codes spread as `num_bits ** -0.5`, and so does the
-  temperature. Fewer bits must share more of what there is to tell: their
-  decorrelation weighs less, in proportion.
-
-  >>> loss = config_lib.LossConfig(temperature=0.2, reference_bits=64)
-  >>> scaled_loss(loss, num_bits=16).temperature
-  0.4
-  """
-  if not loss.reference_bits:
-    return loss
-  ratio = num_bits / loss.reference_bits
-  return dataclasses.replace(
-      loss,
-      temperature=loss.temperature * ratio**-0.5,
-      decorrelation=loss.decorrelation * ratio,
-  )
-
-
-def num_instance_bits(config: config_lib.ExperimentConfig) -> int:
-  """Returns how many of a code's last bits learn to tell videos apart."""
-  if not config.loss.instance:
-    return 0
-  share = config.loss.instance_share
-  return max(1, round(share * config.model.num_bits))
-
-
 def make_initialiser(
     config: config_lib.ExperimentConfig,
     model: Any,
     optimizer: optax.GradientTransformation,
 ) -> Any:
   """Makes the function seed -> state for the config's shapes."""
-  loss = scaled_loss(config.loss, num_bits=config.model.num_bits)
+  loss = config.loss
   return train_state.make_initialiser(
       model,
       optimizer,
@@ -92,7 +60,7 @@ def make_step(
     source: sources.VideoSource,
 ) -> Callable[..., Any]:
   """Makes the jitted step that the config describes, for videos of `source`."""
-  loss = scaled_loss(config.loss, num_bits=config.model.num_bits)
+  loss = config.loss
   return train_step.make_train_step(
       model,
       optimizer,
@@ -104,15 +72,12 @@ def make_step(
           quantisation=loss.quantisation,
           bit_balance=loss.bit_balance,
           decorrelation=loss.decorrelation,
-          instance=loss.instance,
           reconstruction=loss.reconstruction,
       ),
       temperature=loss.temperature,
       positive_prior=loss.positive_prior,
       scene_threshold_std=loss.scene_threshold_std,
       contrastive_method=loss.contrastive_method,
-      instance_temperature=loss.instance_temperature,
-      num_instance_bits=num_instance_bits(config),
       rounds=gradients.num_rounds(
           batch_size=config.train.batch_size,
           num_parts=sharding.data_size(mesh),

@@ -45,7 +45,7 @@ def with_neighbours(
     return drawn
   settings = config.neighbours
   if jax.process_index() == 0 and not os.path.exists(workdir.neighbours):
-    _write(workdir, train, num_neighbours=settings.num_neighbours)
+    _write(workdir, train, settings)
   peers.barrier("neighbours")
   with np.load(workdir.neighbours, allow_pickle=False) as table:
     videos, overlaps = table["videos"], table["overlaps"]
@@ -65,17 +65,21 @@ def _is_on(config: config_lib.ExperimentConfig) -> bool:
 
 
 def _write(
-    workdir: Workdir, train: sources.VideoSource, *, num_neighbours: int
+    workdir: Workdir,
+    train: sources.VideoSource,
+    settings: config_lib.NeighbourConfig,
 ) -> None:
   start = time.monotonic()
   table = neighbours_lib.find_neighbours(
-      pooling.pooled_features(train), num_neighbours=num_neighbours
+      pooling.pooled_features(train),
+      num_neighbours=settings.num_neighbours,
+      num_components=settings.num_components,
   )
   with whole_files.written_whole(pathlib.Path(workdir.neighbours)) as partial:
     with open(partial, "wb") as file:
       np.savez(file, **table._asdict())
   print(
-      f"found the {num_neighbours} nearest of {len(train)} videos in"
+      f"found the {settings.num_neighbours} nearest of {len(train)} videos in"
       f" {time.monotonic() - start:.1f} s",
       flush=True,
   )

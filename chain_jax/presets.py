@@ -32,28 +32,25 @@ def apply(config: config_lib.ExperimentConfig, name: str) -> None:
 
 
 def _chain(config: config_lib.ExperimentConfig) -> None:
-  config.loss.temperature = 2.0
+  # High: a low one drives videos of one kind as far apart as any others.
+  config.loss.temperature = 1.0
   config.loss.frame_order = 0.1
-  config.loss.decorrelation = 1.0
-  config.augment.noise_std = 0.7
-  config.augment.dropout_rate = 0.2
+  config.loss.decorrelation = 0.03
+  config.augment.noise_std = 1.0
+  config.augment.dropout_rate = config.augment.mix_max = 0.0
 
 
 def _chain_plus(config: config_lib.ExperimentConfig) -> None:
   _chain(config)
   config.neighbours.num_neighbours = 40
+  config.neighbours.num_components = 32
   config.neighbours.min_overlap = 0.2
-  config.neighbours.weight = 1.0
-  # Lower than without neighbours, and bits kept apart: or videos of one kind
-  # would all get the same code.
-  config.loss.temperature = 0.25
-  config.loss.decorrelation = 8.0
-  # Neighbours teach most bits what is alike; these keep what is not.
-  config.loss.instance = 1.0
-  config.loss.instance_share = 0.375
-  config.loss.instance_temperature = 0.2
-  config.loss.reference_bits = 64
-  config.model.hash_relaxation = "by_length"
+  config.neighbours.weight = 0.1
+  # Lower than without neighbours, or all videos of a kind get the same code.
+  config.loss.temperature = 0.5
+  config.loss.bit_balance = 1.0
+  # So many bits are enough for kinds; the others tell videos of a kind apart.
+  config.model.contrastive_bits = 48
 
 
 def _conmh(config: config_lib.ExperimentConfig) -> None:

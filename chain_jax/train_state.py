@@ -18,9 +18,6 @@ from chain_jax.models import chain
 # Among the parameters, where the temperature is learned.
 _LOG_TEMPERATURE = "log_temperature"
 _LOWEST_TEMPERATURE = 0.01
-# Code length from which on "by_length" learns signs: on UCF101's train videos
-# tanh was better at 16 bits, signs were at 64 (docs/results.md).
-_SHORTEST_SIGNS = 32
 
 
 @flax.struct.dataclass
@@ -45,6 +42,7 @@ def make_model(
   """
   return chain.ChainModel(
       num_bits=config.num_bits,
+      contrastive_bits=config.contrastive_bits,
       width=config.width,
       depth=config.depth,
       num_heads=config.num_heads,
@@ -54,7 +52,7 @@ def make_model(
       branch_init_scale=config.branch_init_scale,
       l2_normalise=config.l2_normalise,
       hash_hidden_dim=config.hash_hidden_dim,
-      hash_relaxation=_relaxation(config),
+      hash_relaxation=config.hash_relaxation,
       hash_pooling=config.hash_pooling,
       normalise_bits=config.normalise_bits,
       reconstructs=reconstructs,
@@ -63,13 +61,6 @@ def make_model(
       remat=config.remat,
       dtype=config.dtype,
   )
-
-
-def _relaxation(config: config_lib.ModelConfig) -> str:
-  if config.hash_relaxation != "by_length":
-    return config.hash_relaxation
-  # The cosine of two short codes of signs has few values.
-  return "tanh" if config.num_bits < _SHORTEST_SIGNS else "straight_through"
 
 
 def make_initialiser(

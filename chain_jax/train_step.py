@@ -62,8 +62,6 @@ def make_train_step(
     positive_prior: float,
     scene_threshold_std: float,
     contrastive_method: str = "auto",
-    instance_temperature: float = 1.0,
-    num_instance_bits: int = 0,
     rounds: int = 1,
     scaling: records.Scaling,
     augmentation: augment.FeatureAugmentation,
@@ -82,8 +80,6 @@ def make_train_step(
     positive_prior: Of the debiased contrastive loss; 0 = plain.
     scene_threshold_std: Of the scene change pseudo-labels.
     contrastive_method: Of `contrastive.nt_xent`.
-    instance_temperature: Of the bits that tell videos apart.
-    num_instance_bits: How many these are, the last of a code; 0 = none.
     rounds: In which the batch goes through the model; 1 = all at once.
     scaling: What the numbers of a batch mean.
     augmentation: How features change.
@@ -107,8 +103,7 @@ def make_train_step(
           method=contrastive_method,
           mesh=mesh,
       ),
-      instance_temperature=instance_temperature,
-      num_instance_bits=num_instance_bits,
+      num_contrastive_bits=model.num_contrastive_bits,
   )
   gradient_fn = _make_gradients(model, loss, rounds=rounds, mesh=mesh)
   see = functools.partial(
@@ -216,8 +211,7 @@ def _make_loss(
     temperature: float,
     nt_xent: Callable[..., jax.Array],
     scene_threshold_std: float,
-    instance_temperature: float,
-    num_instance_bits: int,
+    num_contrastive_bits: int,
 ) -> Callable[..., Any]:
   """Makes (params, answers, seen) -> (loss, metrics)."""
 
@@ -235,10 +229,7 @@ def _make_loss(
             neighbour_weights=neighbour_weights,
         ),
         scene_threshold_std=scene_threshold_std,
-        instance_nt_xent=functools.partial(
-            nt_xent, temperature=instance_temperature
-        ),
-        num_instance_bits=num_instance_bits,
+        num_contrastive_bits=num_contrastive_bits,
     )
     if learned is not None:
       metrics["temperature"] = learned

@@ -25,6 +25,9 @@ def get_config(preset: str = "chain_plus") -> config_lib.ExperimentConfig:
   config.model.depth = 1
   config.model.width = 128
   config.model.mlp_dim = 256
+  config.model.hash_hidden_dim = 512
+  # Small ones: more updates a pass, and fewer videos of one kind in each.
+  config.train.batch_size = 32
   config.train.num_epochs = 80
   presets.apply(config, preset)
   return config

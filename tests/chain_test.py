@@ -287,3 +287,37 @@ def test_bad_settings_are_named_before_anything_runs(field, value):
 
 def test_a_decoder_that_is_not_there_may_have_any_size():
   chain.ChainModel(**{**_SMALL, "decoder_width": 15})
+
+
+def test_detail_bits_are_those_beyond_the_contrastive_ones():
+  for num_bits, contrastive_bits, expected in (
+      (64, 0, 64),
+      (64, 48, 48),
+      (32, 48, 32),
+  ):
+    model = chain.ChainModel(
+        num_bits=num_bits, contrastive_bits=contrastive_bits
+    )
+    assert model.num_contrastive_bits == expected
+  with pytest.raises(ValueError, match="^`contrastive_bits` must.*got 12"):
+    chain.ChainModel(contrastive_bits=12)
+
+
+def test_detail_bits_are_linear_in_the_mean_frame():
+  views, mask, _ = _case(batch=40)
+  model = chain.ChainModel(**{**_SMALL, "num_bits": 24}, contrastive_bits=8)
+  variables = model.init(
+      jax.random.key(0), views, mask, None, deterministic=True
+  )
+  model = model.clone(normalise_bits=False)
+  output = jax.jit(functools.partial(model.apply, deterministic=True))(
+      variables, views, mask, None
+  )
+  valid = np.float64(mask)[..., None]
+  means = (np.float64(views) * valid).sum(axis=2) / valid.sum(axis=2)
+  inputs = np.concatenate([means, np.ones_like(means[..., :1])], axis=-1)
+  logits = np.float64(output.hash_logits).reshape(80, 24)
+  fit, *_ = np.linalg.lstsq(inputs.reshape(80, -1), logits, rcond=None)
+  errors = np.abs(inputs.reshape(80, -1) @ fit - logits).max(axis=0)
+  # float32 sums of ten products; tokens pass an attention and an MLP.
+  assert errors[8:].max() < 1e-5

@@ -35,8 +35,11 @@ def test_a_config_builds_its_model_at_every_length(file, num_bits):
   )
   kernel = state.params["projection"]["kernel"]
   assert kernel.shape == (config.data.feature_dim, config.model.width)
-  bits = jax.tree.leaves(state.params["hash_layer"])
-  assert num_bits in {leaf.shape[-1] for leaf in bits}
+  layer = state.params["hash_layer"]
+  biases = [
+      layer[name]["bias"] for name in ("bits", "detail_bits") if name in layer
+  ]
+  assert num_bits == sum(bias.size for bias in biases)
 
 
 @pytest.mark.parametrize("file", _FILES, ids=lambda file: file.stem)

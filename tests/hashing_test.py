@@ -9,37 +9,45 @@ from chain_jax.models import hashing
 
 def _case(batch=3, frames=5, width=12, seed=0):
   rng = np.random.default_rng(seed)
-  tokens = rng.normal(size=(batch, frames, width)).astype(np.float32)
+  rows = rng.normal(size=(batch, frames, width + 4)).astype(np.float32)
   mask = np.arange(frames) < np.array([[frames], [frames - 2], [1]])
-  return jnp.asarray(tokens), jnp.asarray(mask)
+  tokens, features = rows[..., :width], rows[..., width:]
+  return tuple(map(jnp.asarray, (tokens, features, mask)))
 
 
-def _hash(tokens, mask, **settings):
+def _hash(*case, **settings):
   layer = hashing.HashLayer(num_bits=16, **settings)
-  variables = layer.init(jax.random.key(0), tokens, mask, deterministic=True)
-  return layer.apply(variables, tokens, mask, deterministic=True), variables
+  variables = layer.init(jax.random.key(0), *case, deterministic=True)
+  return layer.apply(variables, *case, deterministic=True), variables
 
 
-def _reference_logits(variables, embedding, normalise_bits):
+def _reference_logits(variables, embedding, frame, normalise_bits):
   params = jax.tree.map(np.float64, variables["params"])
   if "hidden" in params:
     hidden = reference.dense(embedding, params["hidden"])
     embedding = np.maximum(hidden, 0)
-  logits = reference.dense(embedding, params["bits"])
-  return reference.layer_norm(logits) if normalise_bits else logits
+  parts = [reference.dense(embedding, params["bits"])]
+  if "detail_bits" in params:
+    parts.append(reference.dense(frame, params["detail_bits"]))
+  if normalise_bits:
+    parts = [reference.layer_norm(part) for part in parts]
+  return np.concatenate(parts)
 
 
+@pytest.mark.parametrize("num_detail_bits", [0, 5])
 @pytest.mark.parametrize("hidden_dim", [0, 7])
 @pytest.mark.parametrize("normalise_bits", [False, True])
 @pytest.mark.parametrize("pooling", hashing.POOLINGS)
 @pytest.mark.parametrize("relaxation", hashing.RELAXATIONS)
 def test_hash_layer_agrees_with_loops_in_float64(
-    hidden_dim, normalise_bits, pooling, relaxation
+    num_detail_bits, hidden_dim, normalise_bits, pooling, relaxation
 ):
-  tokens, mask = _case()
+  tokens, features, mask = _case()
   output, variables = _hash(
       tokens,
+      features,
       mask,
+      num_detail_bits=num_detail_bits,
       hidden_dim=hidden_dim,
       normalise_bits=normalise_bits,
       pooling=pooling,
@@ -51,14 +59,16 @@ def test_hash_layer_agrees_with_loops_in_float64(
       else (lambda logits: np.where(logits >= 0, 1.0, -1.0))
   )
   for video in range(3):
-    frames = np.float64(tokens[video])[np.asarray(mask[video])]
+    valid = np.asarray(mask[video])
+    rows = [np.float64(array[video])[valid] for array in (tokens, features)]
     if pooling == "pool_then_hash":
-      logits = _reference_logits(variables, frames.mean(axis=0), normalise_bits)
+      means = [array.mean(axis=0) for array in rows]
+      logits = _reference_logits(variables, *means, normalise_bits)
       codes = relax(logits)
     else:
       each = [
-          relax(_reference_logits(variables, frame, normalise_bits))
-          for frame in frames
+          relax(_reference_logits(variables, *frame, normalise_bits))
+          for frame in zip(*rows, strict=True)
       ]
       logits = codes = np.mean(each, axis=0)
     # float32 products of width 12, then a norm: 1e-6 each.
@@ -77,10 +87,11 @@ def test_hash_layer_agrees_with_loops_in_float64(
 
 @pytest.mark.parametrize("pooling", hashing.POOLINGS)
 def test_padding_does_not_reach_the_code(pooling):
-  tokens, mask = _case()
-  changed = jnp.where(mask[..., None], tokens, jnp.nan)
+  *rows, mask = _case()
+  changed = [jnp.where(mask[..., None], array, jnp.nan) for array in rows]
   outputs = [
-      _hash(content, mask, pooling=pooling)[0] for content in (tokens, changed)
+      _hash(*content, mask, num_detail_bits=8, pooling=pooling)[0]
+      for content in (rows, changed)
   ]
   jax.tree.map(
       lambda a, b: np.testing.assert_array_equal(a, b, strict=True), *outputs
@@ -117,14 +128,13 @@ def test_straight_through_sign_has_the_gradient_of_tanh():
 
 
 def test_dropout_acts_in_the_hidden_layer_in_training():
-  tokens, mask = _case()
+  case = _case()
   layer = hashing.HashLayer(num_bits=16, hidden_dim=32)
-  variables = layer.init(jax.random.key(0), tokens, mask, deterministic=True)
+  variables = layer.init(jax.random.key(0), *case, deterministic=True)
   outputs = [
       layer.apply(
           variables,
-          tokens,
-          mask,
+          *case,
           deterministic=False,
           rngs={"dropout": jax.random.key(seed)},
       ).hash_logits

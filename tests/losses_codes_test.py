@@ -59,7 +59,7 @@ def test_loss_is_zero_for_a_perfect_code(name):
     [
         ("quantisation_loss", 0.0),
         ("bit_balance_loss", 1.0),
-        ("decorrelation_loss", 1.0),
+        ("decorrelation_loss", 7.0),
     ],
 )
 def test_loss_of_a_collapsed_code_by_hand(name, expected):

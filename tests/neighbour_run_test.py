@@ -16,7 +16,6 @@ from chain_jax import (
     run,
     sharding,
     train_loop,
-    train_state,
 )
 from chain_jax.data import splits as splits_lib
 from chain_jax.workdir import Workdir
@@ -119,21 +118,3 @@ def test_the_paper_has_neither_neighbours_nor_hidden_frames():
 def test_an_unknown_preset_is_refused_with_the_known_ones():
   with pytest.raises(errors.InputError, match="chain_plus, conmh, got 'best'"):
     presets.apply(config_lib.ExperimentConfig(), "best")
-
-
-@pytest.mark.parametrize(
-    "num_bits, expected",
-    [
-        (16, "tanh"),
-        (24, "tanh"),
-        (32, "straight_through"),
-        (64, "straight_through"),
-    ],
-)
-def test_short_codes_are_learnt_by_tanh_and_longer_ones_by_signs(
-    num_bits, expected
-):
-  config = config_lib.ModelConfig(
-      num_bits=num_bits, hash_relaxation="by_length"
-  )
-  assert train_state.make_model(config).hash_relaxation == expected

@@ -49,6 +49,30 @@ def test_overlaps_are_those_of_plain_sets():
       assert overlap == pytest.approx(jaccard[int(other)], rel=1e-6)
 
 
+def test_components_are_those_that_vary_most():
+  rng = np.random.default_rng(0)
+  kinds = 3 * _pooled(dim=4)
+  noise = rng.normal(size=(60, 6)).astype(np.float32)
+  rotation = np.linalg.qr(rng.normal(size=(10, 10)))[0].astype(np.float32)
+  rotated = np.concatenate([kinds - kinds.mean(0), noise * 0.01], 1) @ rotation
+  # The first four components span the kinds, whatever the axes.
+  expected = neighbours.find_neighbours(kinds, num_neighbours=7)
+  table = neighbours.find_neighbours(
+      rotated, num_neighbours=7, num_components=4
+  )
+  np.testing.assert_array_equal(table.overlaps, expected.overlaps, strict=True)
+  by_noise = np.concatenate([kinds - kinds.mean(0), noise * 30], 1) @ rotation
+  other = neighbours.find_neighbours(
+      by_noise, num_neighbours=7, num_components=4
+  )
+  assert np.any(other.overlaps != expected.overlaps)
+
+
+def test_more_components_than_features_are_refused():
+  with pytest.raises(errors.InputError, match="num_components.*at most 4.*9"):
+    neighbours.find_neighbours(_pooled(), num_neighbours=5, num_components=9)
+
+
 def test_equal_videos_are_neighbours_of_each_other():
   pooled = np.repeat(_pooled(12), 5, axis=0)
   table = neighbours.find_neighbours(pooled, num_neighbours=4)

@@ -142,7 +142,7 @@ def bit_balance_loss(relaxed_codes):
 
 
 def decorrelation_loss(relaxed_codes):
-  """Mean over ordered pairs of bits of their squared second moment."""
+  """Mean over bits of their squared second moments with all others, summed."""
   rows = _rows(relaxed_codes)
   squares = [
       (sum(row[one] * row[other] for row in rows) / len(rows)) ** 2
@@ -150,7 +150,7 @@ def decorrelation_loss(relaxed_codes):
       for other in _bits(rows)
       if one != other
   ]
-  return sum(squares) / len(squares)
+  return sum(squares) / len(rows[0])
 
 
 def gradient(function, point, *, step=1e-6):

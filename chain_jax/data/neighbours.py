@@ -10,6 +10,7 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
 from jaxtyping import Float32, Int32, Int64
 
 from chain_jax.errors import InputError
@@ -20,6 +21,8 @@ _LARGEST_EXACT = 2**17
 _LISTS_PER_ROOT = 4
 _LISTS_PROBED = 32
 _TRAINING_PER_LIST = 64
+# Videos that principal components are found from.
+_COMPONENT_VIDEOS = 2**14
 # Videos searched for, or whose lists are compared, at a time.
 _ROWS_PER_BLOCK = 2048
 
@@ -58,7 +61,10 @@ def table_width(num_neighbours: int) -> int:
 
 
 def find_neighbours(
-    pooled: Float32[np.ndarray, "n dim"], *, num_neighbours: int
+    pooled: Float32[np.ndarray, "n dim"],
+    *,
+    num_neighbours: int,
+    num_components: int = 0,
 ) -> NeighbourTable:
   """Finds each video's nearest others, and how much their lists overlap.
 
@@ -69,12 +75,14 @@ def find_neighbours(
   Args:
     pooled: One row a video, as of `pooling.pooled_features`.
     num_neighbours: Length of a list, > 0.
+    num_components: Compare videos by so many of the largest principal
+      components; 0 = by all features.
 
   Returns:
     The table, `table_width` wide.
 
   Raises:
-    InputError: If there are too few videos.
+    InputError: If there are too few videos, or features.
 
   Source: neighbours as positives, arXiv:2104.14548 (NNCLR); the overlap of
   lists as a measure of trust, arXiv:1701.08398 (k-reciprocal encoding), Eq. 5.
@@ -87,6 +95,8 @@ def find_neighbours(
         f" {min(20, num_videos // 2)}."
     )
   centred = pooled - pooled.mean(axis=0)
+  if num_components:
+    centred = _principal(centred, num_components)
   faiss.normalize_L2(centred)
   index = _make_index(centred)
   lists = np.empty((num_videos, num_neighbours + 1), np.int32)
@@ -127,6 +137,25 @@ def in_batch(
   return BatchNeighbours(
       order[place].astype(np.int32), found.astype(np.float32)
   )
+
+
+def _principal(centred: np.ndarray, num_components: int) -> np.ndarray:
+  largest = min(centred.shape) - 1
+  if num_components > largest:
+    raise InputError(
+        f"`neighbours.num_components` must be at most {largest}, one less than"
+        f" the videos and than the features, got {num_components}; try"
+        f" {min(32, largest)}."
+    )
+  # Every so many-th: rows of one storage shard may be alike.
+  sample = centred[:: max(1, len(centred) // _COMPONENT_VIDEOS)]
+  _, _, components = scipy.sparse.linalg.svds(
+      sample,
+      k=num_components,
+      v0=np.ones(min(sample.shape), sample.dtype),  # Repeats exactly.
+      return_singular_vectors="vh",
+  )
+  return np.ascontiguousarray(centred @ components.T, dtype=np.float32)
 
 
 def _make_index(vectors: np.ndarray) -> faiss.Index:

@@ -38,12 +38,15 @@ def bit_balance_loss(
 def decorrelation_loss(
     relaxed_codes: Float[Array, "*batch num_bits"],
 ) -> Float[Array, ""]:
-  """Mean squared off-diagonal entry of `R^T R / n`, for codes `R` `[n, bits]`.
+  """Mean over bits of what each shares with the others.
+
+  Of a bit, the sum of the squared off-diagonal entries of its row of
+  `R^T R / n`, for codes `R` `[n, bits]`: a weight means the same at any length.
 
   The entries are second moments, not centred: two bits that are both always
   +1 count as equal, as they are. 0 where every two bits agree as often as
-  they differ, 1 where all bits are equal or opposite. All axes but the last
-  count as the batch.
+  they differ, `num_bits - 1` where all bits are equal or opposite. All axes
+  but the last count as the batch.
 
   >>> print(decorrelation_loss(jnp.array([[1.0, 1.0], [-1.0, -1.0]])))
   1.0
@@ -54,8 +57,7 @@ def decorrelation_loss(
       jnp.matmul(codes.T, codes, precision=jax.lax.Precision.HIGHEST) / num_rows
   )
   off_diagonal = jnp.where(jnp.eye(num_bits, dtype=bool), 0.0, moments)
-  num_pairs = max(num_bits * (num_bits - 1), 1)
-  return jnp.sum(jnp.square(off_diagonal)) / num_pairs
+  return jnp.sum(jnp.square(off_diagonal)) / num_bits
 
 
 def _rows(relaxed_codes):

@@ -21,7 +21,6 @@ class LossWeights(NamedTuple):
   bit_balance: float
   decorrelation: float
   reconstruction: float = 0.0
-  instance: float = 0.0
 
 
 def total_loss(
@@ -34,8 +33,7 @@ def total_loss(
     weights: LossWeights,
     nt_xent: Callable[[Float[Array, "batch 2 num_bits"]], Float[Array, ""]],
     scene_threshold_std: float,
-    instance_nt_xent: Callable[..., Float[Array, ""]] | None = None,
-    num_instance_bits: int = 0,
+    num_contrastive_bits: int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
   """Adds the weighted terms.
 
@@ -48,16 +46,14 @@ def total_loss(
     weights: One a term.
     nt_xent: `contrastive.nt_xent` with its settings.
     scene_threshold_std: `threshold_std` of `local.scene_change_labels`.
-    instance_nt_xent: `contrastive.nt_xent` without neighbours, for the last
-      bits; the others alone then learn by `nt_xent`.
-    num_instance_bits: How many these are; 0 = none.
+    num_contrastive_bits: How many bits, the first ones, `nt_xent` sees; None
+      = all.
 
   Returns:
     The total, and every term by name, unweighted, beside "total"; float32.
     A term of weight 0 is there too, but "frame_order" and, beside it,
     "frame_order_accuracy" only if the output has their logits,
-    "reconstruction" only if it has frame errors, and "instance" only if bits
-    are set apart for it.
+    "reconstruction" only if it has frame errors.
 
   Raises:
     ValueError: If a weight is negative, or a term has a weight but not what
@@ -66,9 +62,8 @@ def total_loss(
   _check_weights(weights, output)
   if visible_mask is None:
     visible_mask = frame_mask
-  num_kind_bits = output.relaxed_codes.shape[-1] - num_instance_bits
   terms = {
-      "contrastive": nt_xent(output.relaxed_codes[..., :num_kind_bits]),
+      "contrastive": nt_xent(output.relaxed_codes[..., :num_contrastive_bits]),
       "scene_change": _scene_change(
           output.scene_change_logits,
           *local.scene_change_labels(
@@ -87,10 +82,6 @@ def total_loss(
   if output.frame_errors is not None:
     terms["reconstruction"] = reconstruction.reconstruction_loss(
         output.frame_errors, frame_mask, visible_mask
-    )
-  if num_instance_bits:
-    terms["instance"] = instance_nt_xent(
-        output.relaxed_codes[..., num_kind_bits:]
     )
   total = jnp.zeros(())
   for name, term in terms.items():

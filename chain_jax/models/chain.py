@@ -37,6 +37,9 @@ class ChainModel(nn.Module):
 
   Attributes:
     num_bits: Code length; a positive multiple of 8.
+    contrastive_bits: So many bits, the first ones, are hashed from the tokens
+      and learn by the contrastive task. Those beyond keep details: they are
+      linear in the frames. 0 = all bits are of the first kind.
     width: Of the tokens; even, a multiple of `num_heads`.
     depth: Number of transformer blocks, >= 0.
     num_heads: Of the attention.
@@ -65,6 +68,7 @@ class ChainModel(nn.Module):
   """
 
   num_bits: int = 64
+  contrastive_bits: int = 0
   width: int = 256
   depth: int = 2
   num_heads: int = 4
@@ -94,6 +98,11 @@ class ChainModel(nn.Module):
     )
     super().__post_init__()
 
+  @property
+  def num_contrastive_bits(self) -> int:
+    """How many bits of a code, the first ones, the contrastive task sees."""
+    return min(self.contrastive_bits or self.num_bits, self.num_bits)
+
   def setup(self):
     """Names the parts; their names are the keys of the parameters."""
     dtype = jnp.dtype(self.dtype)
@@ -111,6 +120,7 @@ class ChainModel(nn.Module):
     )
     self.hash_layer = hashing.HashLayer(
         num_bits=self.num_bits,
+        num_detail_bits=self.num_bits - self.num_contrastive_bits,
         hidden_dim=self.hash_hidden_dim,
         relaxation=self.hash_relaxation,
         pooling=self.hash_pooling,
@@ -165,7 +175,7 @@ class ChainModel(nn.Module):
       tokens, mask = _append_view(tokens, mask, *shuffled)
     tokens = self._encode_views(tokens, mask, deterministic)
     hashed = self.hash_layer(
-        tokens[:, :2], visible_mask, deterministic=deterministic
+        tokens[:, :2], frames, visible_mask, deterministic=deterministic
     )
     order_logits = errors = None
     if frame_permutation is not None:
@@ -188,9 +198,11 @@ class ChainModel(nn.Module):
       frame_mask: Bool[Array, "batch frames"],
   ) -> Float[Array, "batch num_bits"]:
     """Returns the hash logits of single views, always without dropout."""
-    tokens = self.projection(self.standardizer(frames, frame_mask))
-    tokens = self.encoder(tokens, frame_mask, deterministic=True)
-    hashed = self.hash_layer(tokens, frame_mask, deterministic=True)
+    frames = self.standardizer(frames, frame_mask)
+    tokens = self.encoder(
+        self.projection(frames), frame_mask, deterministic=True
+    )
+    hashed = self.hash_layer(tokens, frames, frame_mask, deterministic=True)
     return hashed.hash_logits
 
   def _encode_views(
@@ -251,6 +263,12 @@ def _check_settings(model: ChainModel) -> None:
           f"`{field}` must be >= 1, got {getattr(model, field)}; the default"
           f" is {getattr(ChainModel, field)}."
       )
+  if model.contrastive_bits < 0 or model.contrastive_bits % 8:
+    raise ValueError(
+        "`contrastive_bits` must be a multiple of 8, 0 for all bits, got"
+        f" {model.contrastive_bits}; try"
+        f" {8 * max(1, round(model.contrastive_bits / 8))}."
+    )
   sizes = [("width", "depth")]
   if model.reconstructs:
     sizes.append(("decoder_width", "decoder_depth"))

@@ -106,11 +106,13 @@ class HashLayer(nn.Module):
 
   Attributes:
     num_bits: Code length; a positive multiple of 8.
+    num_detail_bits: How many bits, the last ones, are linear in the frames
+      themselves instead of the tokens; fewer than `num_bits`.
     hidden_dim: 0 for one linear layer; else linear to this width, relu,
       dropout, linear.
     relaxation: "tanh", or "straight_through" (`straight_through_sign`).
     pooling: "pool_then_hash" averages the valid tokens and hashes the mean.
-      "hash_then_mean" hashes every token and averages their relaxed codes;
+      "hash_then_mean" hashes every frame and averages their relaxed codes;
       `hash_logits` and `relaxed_codes` are then both that average.
     normalise_bits: Bring the logits of one video to zero mean and unit
       variance over its bits, without affine parameters, before the
@@ -119,6 +121,7 @@ class HashLayer(nn.Module):
   """
 
   num_bits: int
+  num_detail_bits: int = 0
   hidden_dim: int = 0
   relaxation: str = "tanh"
   pooling: str = "pool_then_hash"
@@ -138,6 +141,7 @@ class HashLayer(nn.Module):
   def __call__(
       self,
       tokens: Float[Array, "*batch frames width"],
+      frames: Float[Array, "*batch frames dim"],
       frame_mask: Bool[Array, "*batch frames"],
       *,
       deterministic: bool,
@@ -146,6 +150,7 @@ class HashLayer(nn.Module):
 
     Args:
       tokens: Encoded frames, float32 or bfloat16.
+      frames: What they encode; detail bits are read off them.
       frame_mask: False where a frame is padding; such frames count for
         nothing.
       deterministic: Switches dropout off.
@@ -155,15 +160,18 @@ class HashLayer(nn.Module):
     """
     relax = jnp.tanh if self.relaxation == "tanh" else straight_through_sign
     if self.pooling == "pool_then_hash":
-      pooled = masked_mean(tokens, frame_mask)
-      logits = self._logits(pooled, deterministic)
+      pooled = [masked_mean(rows, frame_mask) for rows in (tokens, frames)]
+      logits = self._logits(*pooled, deterministic)
       return HashOutput(logits, relax(logits))
-    frame_codes = relax(self._logits(tokens, deterministic))
+    frame_codes = relax(self._logits(tokens, frames, deterministic))
     mean_codes = masked_mean(frame_codes, frame_mask)
     return HashOutput(mean_codes, mean_codes)
 
   def _logits(
-      self, embedding: Float[Array, "*rows width"], deterministic: bool
+      self,
+      embedding: Float[Array, "*rows width"],
+      frame: Float[Array, "*rows dim"],
+      deterministic: bool,
   ) -> Float[Array, "*rows num_bits"]:
     settings = dict(dtype=self.dtype, param_dtype=jnp.float32)
     if self.hidden_dim > 0:
@@ -173,8 +181,18 @@ class HashLayer(nn.Module):
       embedding = nn.Dropout(_HIDDEN_DROPOUT_RATE, deterministic=deterministic)(
           nn.relu(embedding)
       )
-    logits = nn.Dense(self.num_bits, name="bits", **settings)(embedding)
-    logits = logits.astype(jnp.float32)
+    num_detail_bits = self.num_detail_bits
+    parts = [
+        nn.Dense(self.num_bits - num_detail_bits, name="bits", **settings)(
+            embedding
+        )
+    ]
+    if num_detail_bits:
+      parts.append(
+          nn.Dense(num_detail_bits, name="detail_bits", **settings)(frame)
+      )
+    parts = [part.astype(jnp.float32) for part in parts]
     if self.normalise_bits:
-      logits = nn.LayerNorm(use_bias=False, use_scale=False)(logits)
-    return logits
+      norm = nn.LayerNorm(use_bias=False, use_scale=False)
+      parts = [norm(part) for part in parts]
+    return jnp.concatenate(parts, axis=-1)
