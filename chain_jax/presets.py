@@ -16,8 +16,9 @@ def apply(config: config_lib.ExperimentConfig, name: str) -> None:
   Args:
     config: Changed in place.
     name: "chain" is the paper's parts only. "chain_plus" adds neighbours as
-      positives, bits of their own for single videos, and what goes with them. "conmh" is the objective of ConMH
-      (AAAI 2023): contrast of two masked views, their hidden frames guessed.
+      positives, detail bits, and what goes with them. "conmh" is the objective
+      of ConMH (AAAI 2023): contrast of two masked views, their hidden frames
+      guessed.
 
   Raises:
     InputError: If there is no such preset.

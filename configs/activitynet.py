@@ -21,6 +21,7 @@ def get_config(preset: str = "chain_plus") -> config_lib.ExperimentConfig:
   config.data.num_frames = 30
   config.data.cache_in_memory = True
   config.model.depth = 2
+  config.model.hash_hidden_dim = 512
   config.optimizer.warmup_steps = 200
   config.train.batch_size = 256
   config.train.num_epochs = 100

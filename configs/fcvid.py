@@ -19,6 +19,7 @@ def get_config(preset: str = "chain_plus") -> config_lib.ExperimentConfig:
   config = config_lib.ExperimentConfig(name="fcvid")
   config.data.dataset = "fcvid"
   config.model.depth = 4
+  config.model.hash_hidden_dim = 512
   config.optimizer.warmup_steps = 500
   config.train.batch_size = 512
   config.train.num_epochs = 100

@@ -20,6 +20,8 @@ def get_config(preset: str = "chain_plus") -> config_lib.ExperimentConfig:
   config.data.cache_in_memory = True
   config.data.num_frames = 16
   config.model.depth = 1
+  config.model.hash_hidden_dim = 512
+  config.train.batch_size = 64
   config.train.num_epochs = 60
   presets.apply(config, preset)
   return config

@@ -31,6 +31,7 @@ def get_config(preset: str = "chain") -> config_lib.ExperimentConfig:
   config.data.cache_in_memory = True
   # As configs/ucf101.py, whose settings were chosen on held-out train videos.
   config.model.depth = 1
+  config.model.hash_hidden_dim = 512
   config.train.batch_size = 64
   config.train.num_epochs = 100
   presets.apply(config, preset)

@@ -102,7 +102,9 @@ def test_more_neighbours_than_videos_end_the_run_in_a_line(tmp_path):
 def test_a_preset_is_a_valid_config_that_trains(name, tmp_path):
   config = tiny.tiny_config(evaluation__baseline_videos=0, train__max_steps=2)
   presets.apply(config, name)
-  config.neighbours.num_neighbours = min(5, config.neighbours.num_neighbours)
+  for field in ("num_neighbours", "num_components"):
+    few = min(5, getattr(config.neighbours, field))
+    setattr(config.neighbours, field, few)
   config_rules.validate(config, num_devices=1)
   run.run(config, path=str(tmp_path / "run"), mode="train")
   assert np.isfinite(_rows(tmp_path / "run")[-1]["total"])

@@ -120,7 +120,8 @@ def test_the_others_are_told_why_one_fails(kind, own_code):
 
 
 def test_processes_that_fail_together_each_say_their_own():
-  fail = [["fail", "input"]]
+  # The barrier makes it the same moment, however unlike they started.
+  fail = [["barrier"], ["fail", "input"]]
   with _run(fail, fail, fail) as processes:
     assert _ends(processes) == [(2, "error: input\n")] * 3
 

@@ -91,6 +91,7 @@ class ChainModel(nn.Module):
     _check_settings(self)
     hashing.check_settings(
         num_bits=self.num_bits,
+        contrastive_bits=self.contrastive_bits,
         hidden_dim=self.hash_hidden_dim,
         relaxation=self.hash_relaxation,
         pooling=self.hash_pooling,
@@ -263,12 +264,6 @@ def _check_settings(model: ChainModel) -> None:
           f"`{field}` must be >= 1, got {getattr(model, field)}; the default"
           f" is {getattr(ChainModel, field)}."
       )
-  if model.contrastive_bits < 0 or model.contrastive_bits % 8:
-    raise ValueError(
-        "`contrastive_bits` must be a multiple of 8, 0 for all bits, got"
-        f" {model.contrastive_bits}; try"
-        f" {8 * max(1, round(model.contrastive_bits / 8))}."
-    )
   sizes = [("width", "depth")]
   if model.reconstructs:
     sizes.append(("decoder_width", "decoder_depth"))

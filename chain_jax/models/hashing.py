@@ -66,16 +66,18 @@ def check_settings(
     hidden_dim: int,
     relaxation: str,
     pooling: str,
+    contrastive_bits: int = 0,
     prefix: str = "",
 ) -> None:
   """Checks the settings of a `HashLayer`.
 
   Args:
-    num_bits: See `HashLayer`, as the next three.
-    hidden_dim: See there.
+    num_bits: See `HashLayer`.
+    hidden_dim: See there, as the next two.
     relaxation: See there.
     pooling: See there.
-    prefix: Stands before the field's name in an error, except `num_bits`.
+    contrastive_bits: Those that are no detail bits; 0 = all.
+    prefix: Stands before the name of `hidden_dim` and the next two in an error.
 
   Raises:
     ValueError: If one is out of range; names the field.
@@ -84,6 +86,11 @@ def check_settings(
     raise ValueError(
         f"`num_bits` must be a positive multiple of 8, got {num_bits}; try"
         f" {max(8, 8 * round(num_bits / 8))}."
+    )
+  if contrastive_bits < 0 or contrastive_bits % 8:
+    raise ValueError(
+        "`contrastive_bits` must be a multiple of 8, 0 for all bits, got"
+        f" {contrastive_bits}; try {8 * max(1, round(contrastive_bits / 8))}."
     )
   if hidden_dim < 0:
     raise ValueError(
