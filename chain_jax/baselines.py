@@ -7,19 +7,16 @@ what frames in order bring must show above what their mean alone brings.
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse.linalg
 from jaxtyping import Float, Float32, Float64, Int8
 
 from chain_jax import codes as codes_lib
+from chain_jax import principal
 from chain_jax.errors import InputError
 
 # Rows, or columns, of the features that are centred at a time.
 _BLOCK = 4096
-# Up to this size a full decomposition takes a second.
-_DENSE_SIZE = 1024
-# Below this share of the largest, float32 features' eigenvalue is noise.
-_SMALLEST_EIGENVALUE_SHARE = 1e-9
+# Below this share of the largest, float32 features' variance is noise.
+_SMALLEST_VARIANCE_SHARE = 1e-9
 
 
 class LinearHash(NamedTuple):
@@ -85,7 +82,14 @@ def fit_itq(
         f" {num_bits}; use fewer bits, more videos, or LSH."
     )
   mean = _finite_mean(features)
-  directions = _principal_directions(features, mean, num_bits)
+  variances, directions = principal.principal_directions(
+      features, mean, num_bits
+  )
+  if variances[-1] <= _SMALLEST_VARIANCE_SHARE * variances[0]:
+    raise InputError(
+        f"`features` must vary in `num_bits` = {num_bits} directions for ITQ,"
+        " but span fewer; use fewer bits, or LSH."
+    )
   projected = _project(features, mean, directions.astype(np.float32))
   rotation = _fit_rotation(
       projected.astype(np.float64), seed=seed, num_iterations=num_iterations
@@ -131,65 +135,6 @@ def _project(
     centred = features[rows].astype(np.float32) - mean
     projected[rows] = centred @ projection
   return projected
-
-
-def _principal_directions(
-    features: np.ndarray, mean: np.ndarray, count: int
-) -> Float64[np.ndarray, "dim count"]:
-  """Returns the unit directions of largest variance, largest first.
-
-  Decomposes the smaller of the covariance `[dim, dim]` and the Gram matrix
-  `[n, n]`.
-  """
-  num_videos, dim = features.shape
-  by_rows = num_videos > dim
-  products = _centred_products(features, mean, by_rows=by_rows)
-  values, vectors = _largest_eigenpairs(products, count)
-  if values[0] <= _SMALLEST_EIGENVALUE_SHARE * values[-1]:
-    raise InputError(
-        f"`features` must vary in `num_bits` = {count} directions for ITQ, but"
-        " span fewer; use fewer bits, or LSH."
-    )
-  vectors = vectors[:, ::-1]
-  if by_rows:
-    return vectors
-  directions = np.zeros((dim, count))
-  for start in range(0, dim, _BLOCK):
-    part = slice(start, start + _BLOCK)
-    centred = features[:, part].astype(np.float32) - mean[part]
-    directions[part] = centred.T @ vectors
-  return directions / np.linalg.norm(directions, axis=0)
-
-
-def _centred_products(
-    features: np.ndarray, mean: np.ndarray, *, by_rows: bool
-) -> Float64[np.ndarray, "size size"]:
-  """Sums X.T @ X over blocks of rows, or X @ X.T over blocks of columns."""
-  num_videos, dim = features.shape
-  size, total = (dim, num_videos) if by_rows else (num_videos, dim)
-  products = np.zeros((size, size))
-  for start in range(0, total, _BLOCK):
-    part = slice(start, start + _BLOCK)
-    if by_rows:
-      block = features[part].astype(np.float32) - mean
-      products += block.T @ block
-    else:
-      block = features[:, part].astype(np.float32) - mean[part]
-      products += block @ block.T
-  return products
-
-
-def _largest_eigenpairs(
-    matrix: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Eigenvalues, rising, and eigenvectors of a symmetric matrix."""
-  size = len(matrix)
-  if size <= _DENSE_SIZE or 4 * count > size:
-    wanted = [size - count, size - 1]
-    return scipy.linalg.eigh(matrix, subset_by_index=wanted)
-  # Lanczos: a large matrix and few pairs. A fixed start makes it repeatable.
-  start = np.random.default_rng(0).standard_normal(size)
-  return scipy.sparse.linalg.eigsh(matrix, k=count, which="LA", v0=start)
 
 
 def _fit_rotation(

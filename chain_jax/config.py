@@ -84,9 +84,9 @@ class ModelConfig:
   """The temporal encoder and the hash layer."""
 
   num_bits: int = 64  # Code length; a multiple of 8.
-  # The first so many bits do the contrastive task. Those beyond keep details:
-  # they are linear in the mean frame. 0 = all bits do the task.
-  contrastive_bits: int = 0
+  # Of the bits, rounded down to whole bytes: the last ones are not learnt but
+  # tell near videos apart by their mean frames.
+  detail_share: float = 0.0
   width: int = 256  # Of a frame token.
   depth: int = 2  # Transformer blocks; 0 pools the projected frames.
   num_heads: int = 4  # Divides `width`.

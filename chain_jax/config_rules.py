@@ -28,13 +28,6 @@ def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
       model.num_bits,
       f"{max(8, round(model.num_bits / 8) * 8)}",
   )
-  _check(
-      model.contrastive_bits % 8 == 0,
-      "model.contrastive_bits",
-      "a multiple of 8, 0 for all bits",
-      model.contrastive_bits,
-      f"{max(8, round(model.contrastive_bits / 8) * 8)}",
-  )
   frames = config.data.synthetic.num_frames
   _check(
       frames % 8 == 0,
@@ -205,7 +198,7 @@ _RANGES = {
     "augment.dropout_rate": (0, 0.99),
     "augment.mix_max": (0, 1),
     "augment.mask_fraction": (0, 0.99),
-    "model.contrastive_bits": (0, math.inf),
+    "model.detail_share": (0, 0.99),
     "model.width": (1, math.inf),
     "model.depth": (0, math.inf),
     "model.num_heads": (1, math.inf),

@@ -50,8 +50,8 @@ def _chain_plus(config: config_lib.ExperimentConfig) -> None:
   # Lower than without neighbours, or all videos of a kind get the same code.
   config.loss.temperature = 0.5
   config.loss.bit_balance = 1.0
-  # So many bits are enough for kinds; the others tell videos of a kind apart.
-  config.model.contrastive_bits = 48
+  # For without them videos of a kind often have the same code.
+  config.model.detail_share = 0.125
 
 
 def _conmh(config: config_lib.ExperimentConfig) -> None:

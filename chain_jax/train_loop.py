@@ -24,7 +24,7 @@ from chain_jax import (
 )
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
-from chain_jax.data import pipeline, pooling
+from chain_jax.data import detail_bits, pipeline, pooling
 from chain_jax.data import splits as splits_lib
 from chain_jax.data.neighbour_plan import NeighbourPlan
 from chain_jax.data.training_plan import TrainingPlan
@@ -224,17 +224,23 @@ def _start(
 ) -> train_state.TrainState:
   """Draws the parameters and measures the train features."""
   state = train_state.start(initialise, config.train.seed, mesh)
-  mean, std = pooling.feature_statistics(
+  measured = pooling.feature_statistics(
       splits.train,
       max_videos=_STATISTICS_VIDEOS,
       seed=config.train.seed,
       l2_normalise=config.model.l2_normalise,
   )
-  scaling = train_state.feature_scaling(
-      mean, std, normalisation=config.model.normalisation
+  mean, scale = train_state.feature_scaling(
+      measured.mean, measured.std, normalisation=config.model.normalisation
   )
+  values = {"mean": mean, "scale": scale}
+  num_detail_bits = factories.make_model(config).num_detail_bits
+  if num_detail_bits:
+    values |= detail_bits.fit_detail_directions(
+        (measured.video_means - mean) * scale, num_bits=num_detail_bits
+    )._asdict()
   return state.replace(
-      statistics=train_state.fill_statistics(state.statistics, *scaling, mesh)
+      statistics=train_state.fill_statistics(state.statistics, values, mesh)
   )
 
 

@@ -26,7 +26,7 @@ class TrainState:
 
   step: Any  # int32 scalar: batches seen.
   params: Any
-  statistics: Any  # Mean and scale of the train features; never trained.
+  statistics: Any  # Of the train features: mean, scale; never trained.
   optimizer_state: Any
 
 
@@ -42,7 +42,7 @@ def make_model(
   """
   return chain.ChainModel(
       num_bits=config.num_bits,
-      contrastive_bits=config.contrastive_bits,
+      detail_share=config.detail_share,
       width=config.width,
       depth=config.depth,
       num_heads=config.num_heads,
@@ -164,18 +164,17 @@ def feature_scaling(
 
 
 def fill_statistics(
-    statistics: Any, mean: np.ndarray, scale: np.ndarray, mesh: Mesh
+    statistics: Any, values: dict[str, np.ndarray], mesh: Mesh
 ) -> Any:
-  """Returns the model's statistics with the mean and scale of process 0.
+  """Returns the model's statistics with the values, by name, of process 0.
 
   Each host has measured them, and processors of two kinds may round
   differently: what is replicated must not.
   """
-  mean, scale = multihost_utils.broadcast_one_to_all((mean, scale))
-  values = {"mean": jnp.asarray(mean), "scale": jnp.asarray(scale)}
+  values = multihost_utils.broadcast_one_to_all(values)
   return jax.tree_util.tree_map_with_path(
       lambda path, _: jax.device_put(
-          values[path[-1].key], sharding.replicated(mesh)
+          jnp.asarray(values[path[-1].key]), sharding.replicated(mesh)
       ),
       statistics,
   )

@@ -103,7 +103,7 @@ def make_train_step(
           method=contrastive_method,
           mesh=mesh,
       ),
-      num_contrastive_bits=model.num_contrastive_bits,
+      num_learned_bits=model.num_bits - model.num_detail_bits,
   )
   gradient_fn = _make_gradients(model, loss, rounds=rounds, mesh=mesh)
   see = functools.partial(
@@ -211,7 +211,7 @@ def _make_loss(
     temperature: float,
     nt_xent: Callable[..., jax.Array],
     scene_threshold_std: float,
-    num_contrastive_bits: int,
+    num_learned_bits: int,
 ) -> Callable[..., Any]:
   """Makes (params, answers, seen) -> (loss, metrics)."""
 
@@ -229,7 +229,7 @@ def _make_loss(
             neighbour_weights=neighbour_weights,
         ),
         scene_threshold_std=scene_threshold_std,
-        num_contrastive_bits=num_contrastive_bits,
+        num_learned_bits=num_learned_bits,
     )
     if learned is not None:
       metrics["temperature"] = learned

@@ -289,23 +289,24 @@ def test_a_decoder_that_is_not_there_may_have_any_size():
   chain.ChainModel(**{**_SMALL, "decoder_width": 15})
 
 
-def test_detail_bits_are_those_beyond_the_contrastive_ones():
-  for num_bits, contrastive_bits, expected in (
-      (64, 0, 64),
-      (64, 48, 48),
-      (32, 48, 32),
+def test_detail_bits_are_a_share_in_whole_bytes():
+  for num_bits, detail_share, expected in (
+      (64, 0.0, 0),
+      (64, 0.125, 8),
+      (128, 0.125, 16),
+      (32, 0.125, 0),
+      (80, 0.3, 24),
+      (8, 0.99, 0),
   ):
-    model = chain.ChainModel(
-        num_bits=num_bits, contrastive_bits=contrastive_bits
-    )
-    assert model.num_contrastive_bits == expected
-  with pytest.raises(ValueError, match="^`contrastive_bits` must.*got 12"):
-    chain.ChainModel(contrastive_bits=12)
+    model = chain.ChainModel(num_bits=num_bits, detail_share=detail_share)
+    assert model.num_detail_bits == expected
+  with pytest.raises(ValueError, match="^`detail_share` must.*got 1.0"):
+    chain.ChainModel(detail_share=1.0)
 
 
 def test_detail_bits_are_linear_in_the_mean_frame():
   views, mask, _ = _case(batch=40)
-  model = chain.ChainModel(**{**_SMALL, "num_bits": 24}, contrastive_bits=8)
+  model = chain.ChainModel(**{**_SMALL, "num_bits": 24}, detail_share=2 / 3)
   variables = model.init(
       jax.random.key(0), views, mask, None, deterministic=True
   )

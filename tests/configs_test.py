@@ -36,10 +36,11 @@ def test_a_config_builds_its_model_at_every_length(file, num_bits):
   kernel = state.params["projection"]["kernel"]
   assert kernel.shape == (config.data.feature_dim, config.model.width)
   layer = state.params["hash_layer"]
-  biases = [
-      layer[name]["bias"] for name in ("bits", "detail_bits") if name in layer
-  ]
-  assert num_bits == sum(bias.size for bias in biases)
+  num_detail_bits = model.num_detail_bits
+  assert layer["bits"]["bias"].size == num_bits - num_detail_bits
+  if num_detail_bits:
+    details = state.statistics["hash_layer"]["detail_bits"]
+    assert details["offsets"].size == num_detail_bits
 
 
 @pytest.mark.parametrize("file", _FILES, ids=lambda file: file.stem)

@@ -18,6 +18,9 @@ def _case(batch=3, frames=5, width=12, seed=0):
 def _hash(*case, **settings):
   layer = hashing.HashLayer(num_bits=16, **settings)
   variables = layer.init(jax.random.key(0), *case, deterministic=True)
+  if "statistics" in variables:  # As if fitted: without offsets all pass.
+    details = variables["statistics"]["detail_bits"]
+    details["offsets"] = jnp.linspace(-1, 1, details["offsets"].size)
   return layer.apply(variables, *case, deterministic=True), variables
 
 
@@ -26,12 +29,14 @@ def _reference_logits(variables, embedding, frame, normalise_bits):
   if "hidden" in params:
     hidden = reference.dense(embedding, params["hidden"])
     embedding = np.maximum(hidden, 0)
-  parts = [reference.dense(embedding, params["bits"])]
-  if "detail_bits" in params:
-    parts.append(reference.dense(frame, params["detail_bits"]))
+  logits = reference.dense(embedding, params["bits"])
   if normalise_bits:
-    parts = [reference.layer_norm(part) for part in parts]
-  return np.concatenate(parts)
+    logits = reference.layer_norm(logits)
+  if "statistics" not in variables:
+    return logits
+  details = jax.tree.map(np.float64, variables["statistics"]["detail_bits"])
+  projected = frame @ details["directions"] - details["offsets"]
+  return np.concatenate([logits, projected])
 
 
 @pytest.mark.parametrize("num_detail_bits", [0, 5])

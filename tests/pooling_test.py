@@ -43,7 +43,7 @@ def test_pooled_features_keep_their_norm_when_asked_and_zeros_stay_zeros():
 def test_statistics_of_all_frames_equal_those_of_one_stack(l2_normalise):
   # A mean far above the spread: sums of squares in one pass would cancel.
   videos = [frames.astype(np.float64) + 1e6 for frames in random_videos(RAGGED)]
-  mean, std = pooling.feature_statistics(
+  mean, std, video_means = pooling.feature_statistics(
       ArraySource(videos), max_videos=100, seed=0, l2_normalise=l2_normalise
   )
   frames = np.concatenate(videos)
@@ -56,6 +56,15 @@ def test_statistics_of_all_frames_equal_those_of_one_stack(l2_normalise):
   np.testing.assert_allclose(
       std, frames.std(axis=0).astype(np.float32), rtol=1e-5, strict=True
   )
+  if l2_normalise:
+    videos = [
+        rows / np.sqrt(np.sum(rows**2, axis=1, keepdims=True))
+        for rows in videos
+    ]
+  for video_mean, rows in zip(video_means, videos, strict=True):
+    np.testing.assert_allclose(
+        video_mean, rows.mean(axis=0).astype(np.float32), rtol=1e-6, strict=True
+    )
 
 
 def test_statistics_of_a_sample_read_no_more_and_repeat_with_the_seed():
@@ -63,7 +72,7 @@ def test_statistics_of_a_sample_read_no_more_and_repeat_with_the_seed():
   means = {}
   for seed in (0, 1, 0):
     source.num_reads = 0
-    mean, _ = pooling.feature_statistics(source, max_videos=7, seed=seed)
+    mean, *_ = pooling.feature_statistics(source, max_videos=7, seed=seed)
     assert source.num_reads == 7
     assert means.setdefault(seed, mean.tolist()) == mean.tolist()
   assert means[0] != means[1]
@@ -71,5 +80,7 @@ def test_statistics_of_a_sample_read_no_more_and_repeat_with_the_seed():
 
 def test_a_dimension_that_never_changes_has_no_spread():
   videos = [np.array([[0.0, 1.0], [0.0, 2.0]])]
-  _, std = pooling.feature_statistics(ArraySource(videos), max_videos=1, seed=0)
-  assert std.tolist() == [0.0, 0.5]
+  measured = pooling.feature_statistics(
+      ArraySource(videos), max_videos=1, seed=0
+  )
+  assert measured.std.tolist() == [0.0, 0.5]

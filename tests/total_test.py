@@ -15,11 +15,11 @@ _SETTINGS = dict(
         contrastive.nt_xent, temperature=0.3, positive_prior=0.1
     ),
     scene_threshold_std=1.0,
-    num_contrastive_bits=8,
+    num_learned_bits=8,
 )
 _MODEL = chain.ChainModel(
     num_bits=16,
-    contrastive_bits=8,
+    detail_share=0.5,
     width=16,
     depth=1,
     num_heads=2,
@@ -100,10 +100,10 @@ def test_terms_agree_with_loops_in_float64_and_add_up():
       for b in range(4)
       for v in range(2)
   ]
-  codes = np.asarray(output.relaxed_codes)
+  codes = np.asarray(output.relaxed_codes)[..., :8]
   expected = {
       "contrastive": reference.nt_xent(
-          codes[..., :8], temperature=0.3, positive_prior=0.1
+          codes, temperature=0.3, positive_prior=0.1
       ),
       "frame_order": reference.frame_order_loss(
           output.frame_order_logits, permutation.tolist(), mask[:, 0].tolist()
@@ -249,15 +249,9 @@ def test_a_negative_weight_is_named(name):
 
 
 @pytest.mark.parametrize(
-    ("term", "learning"),
-    [
-        ("contrastive", [True] * 8 + [False] * 8),
-        ("quantisation", [True] * 16),
-        ("bit_balance", [True] * 16),
-        ("decorrelation", [True] * 16),
-    ],
+    "term", ["contrastive", "quantisation", "bit_balance", "decorrelation"]
 )
-def test_the_contrastive_task_alone_leaves_detail_bits_out(term, learning):
+def test_no_term_sees_detail_bits(term):
   output, case = _output(), _case()
 
   def loss(relaxed_codes):
@@ -270,4 +264,4 @@ def test_the_contrastive_task_alone_leaves_detail_bits_out(term, learning):
 
   gradient = np.asarray(jax.jit(jax.grad(loss))(output.relaxed_codes))
   is_learning = np.any(gradient != 0, axis=(0, 1))
-  np.testing.assert_array_equal(is_learning, learning, strict=True)
+  assert is_learning.tolist() == [True] * 8 + [False] * 8

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
 from jaxtyping import Float32, Int32, Int64
 
+from chain_jax import principal
 from chain_jax.errors import InputError
 
 # Beyond this many videos the search is approximate: it would grow as n**2.
@@ -149,13 +149,10 @@ def _principal(centred: np.ndarray, num_components: int) -> np.ndarray:
     )
   # Every so many-th: rows of one storage shard may be alike.
   sample = centred[:: max(1, len(centred) // _COMPONENT_VIDEOS)]
-  _, _, components = scipy.sparse.linalg.svds(
-      sample,
-      k=num_components,
-      v0=np.ones(min(sample.shape), sample.dtype),  # Repeats exactly.
-      return_singular_vectors="vh",
+  _, directions = principal.principal_directions(
+      sample, np.zeros(sample.shape[1], np.float32), num_components
   )
-  return np.ascontiguousarray(centred @ components.T, dtype=np.float32)
+  return np.ascontiguousarray(centred @ directions.astype(np.float32))
 
 
 def _make_index(vectors: np.ndarray) -> faiss.Index:

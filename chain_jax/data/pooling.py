@@ -1,10 +1,20 @@
 """What a whole set's features amount to: a mean a video, statistics."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float32
 
 from chain_jax.data.records import plain_frames, to_features
 from chain_jax.data.sources import VideoSource, read_in_blocks
+
+
+class FeatureStatistics(NamedTuple):
+  """Of the frames of a sample of videos."""
+
+  mean: Float32[np.ndarray, "dim"]
+  std: Float32[np.ndarray, "dim"]
+  video_means: Float32[np.ndarray, "sample dim"]
 
 
 def pooled_features(
@@ -39,7 +49,7 @@ def feature_statistics(
     max_videos: int,
     seed: int,
     l2_normalise: bool = False,
-) -> tuple[Float32[np.ndarray, "dim"], Float32[np.ndarray, "dim"]]:
+) -> FeatureStatistics:
   """Measures each feature dimension over the frames of a sample of videos.
 
   Args:
@@ -49,23 +59,25 @@ def feature_statistics(
     l2_normalise: Scale each frame to unit norm first; a frame of 0 stays 0.
 
   Returns:
-    Mean and standard deviation over all frames, `[dim]` each, gathered in
-    float64. A dimension that never changes has the standard deviation 0.
+    Mean and standard deviation over all frames, gathered in float64, and the
+    mean frame of each video of the sample, by position. A dimension that never
+    changes has the standard deviation 0.
 
   Source: Chan, Golub, LeVeque 1983, the pairwise update of mean and M2, which
   does not cancel where the mean is large.
   """
   rng = np.random.default_rng(seed)
-  videos = rng.permutation(len(source))[:max_videos]
+  videos = np.sort(rng.permutation(len(source))[:max_videos])
+  video_means = np.empty((len(videos), source.feature_dim), np.float32)
   count = 0
   mean = np.zeros(source.feature_dim)
   sum_of_squares = np.zeros(source.feature_dim)  # Of deviations from `mean`.
-  for video in np.sort(videos):
+  for row, video in enumerate(videos):
     frames = _exact_features(source, int(video))
     if l2_normalise:
       norms = np.linalg.norm(frames, axis=1, keepdims=True)
       frames /= np.where(norms > 0, norms, 1)
-    video_mean = frames.mean(axis=0)
+    video_mean = video_means[row] = frames.mean(axis=0)
     delta = video_mean - mean
     total = count + len(frames)
     mean += delta * (len(frames) / total)
@@ -73,7 +85,9 @@ def feature_statistics(
     sum_of_squares += np.square(delta) * (count * len(frames) / total)
     count = total
   std = np.sqrt(sum_of_squares / count)
-  return mean.astype(np.float32), std.astype(np.float32)
+  return FeatureStatistics(
+      mean.astype(np.float32), std.astype(np.float32), video_means
+  )
 
 
 def _exact_features(source: VideoSource, video: int) -> np.ndarray:

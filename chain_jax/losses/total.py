@@ -33,7 +33,7 @@ def total_loss(
     weights: LossWeights,
     nt_xent: Callable[[Float[Array, "batch 2 num_bits"]], Float[Array, ""]],
     scene_threshold_std: float,
-    num_contrastive_bits: int | None = None,
+    num_learned_bits: int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
   """Adds the weighted terms.
 
@@ -46,8 +46,8 @@ def total_loss(
     weights: One a term.
     nt_xent: `contrastive.nt_xent` with its settings.
     scene_threshold_std: `threshold_std` of `local.scene_change_labels`.
-    num_contrastive_bits: How many bits, the first ones, `nt_xent` sees; None
-      = all.
+    num_learned_bits: How many bits, the first ones, the terms on codes see;
+      None = all.
 
   Returns:
     The total, and every term by name, unweighted, beside "total"; float32.
@@ -62,8 +62,9 @@ def total_loss(
   _check_weights(weights, output)
   if visible_mask is None:
     visible_mask = frame_mask
+  relaxed_codes = output.relaxed_codes[..., :num_learned_bits]
   terms = {
-      "contrastive": nt_xent(output.relaxed_codes[..., :num_contrastive_bits]),
+      "contrastive": nt_xent(relaxed_codes),
       "scene_change": _scene_change(
           output.scene_change_logits,
           *local.scene_change_labels(
@@ -71,9 +72,9 @@ def total_loss(
           ),
           visible_mask,
       ),
-      "quantisation": codes.quantisation_loss(output.relaxed_codes),
-      "bit_balance": codes.bit_balance_loss(output.relaxed_codes),
-      "decorrelation": codes.decorrelation_loss(output.relaxed_codes),
+      "quantisation": codes.quantisation_loss(relaxed_codes),
+      "bit_balance": codes.bit_balance_loss(relaxed_codes),
+      "decorrelation": codes.decorrelation_loss(relaxed_codes),
   }
   if output.frame_order_logits is not None:
     terms["frame_order"] = local.frame_order_loss(

@@ -37,9 +37,9 @@ class ChainModel(nn.Module):
 
   Attributes:
     num_bits: Code length; a positive multiple of 8.
-    contrastive_bits: So many bits, the first ones, are hashed from the tokens
-      and learn by the contrastive task. Those beyond keep details: they are
-      linear in the frames. 0 = all bits are of the first kind.
+    detail_share: Share of the bits, the last ones, that are not learnt but
+      keep details of the frames (`hashing.DetailBits`); rounded down to whole
+      bytes. In [0, 1).
     width: Of the tokens; even, a multiple of `num_heads`.
     depth: Number of transformer blocks, >= 0.
     num_heads: Of the attention.
@@ -68,7 +68,7 @@ class ChainModel(nn.Module):
   """
 
   num_bits: int = 64
-  contrastive_bits: int = 0
+  detail_share: float = 0.0
   width: int = 256
   depth: int = 2
   num_heads: int = 4
@@ -91,7 +91,7 @@ class ChainModel(nn.Module):
     _check_settings(self)
     hashing.check_settings(
         num_bits=self.num_bits,
-        contrastive_bits=self.contrastive_bits,
+        detail_share=self.detail_share,
         hidden_dim=self.hash_hidden_dim,
         relaxation=self.hash_relaxation,
         pooling=self.hash_pooling,
@@ -100,9 +100,10 @@ class ChainModel(nn.Module):
     super().__post_init__()
 
   @property
-  def num_contrastive_bits(self) -> int:
-    """How many bits of a code, the first ones, the contrastive task sees."""
-    return min(self.contrastive_bits or self.num_bits, self.num_bits)
+  def num_detail_bits(self) -> int:
+    """How many bits of a code, the last ones, are not learnt."""
+    # 0.1 of 80 bits are 8, though 0.1 is a little off.
+    return 8 * int(self.num_bits * self.detail_share / 8 + 1e-9)
 
   def setup(self):
     """Names the parts; their names are the keys of the parameters."""
@@ -121,7 +122,7 @@ class ChainModel(nn.Module):
     )
     self.hash_layer = hashing.HashLayer(
         num_bits=self.num_bits,
-        num_detail_bits=self.num_bits - self.num_contrastive_bits,
+        num_detail_bits=self.num_detail_bits,
         hidden_dim=self.hash_hidden_dim,
         relaxation=self.hash_relaxation,
         pooling=self.hash_pooling,

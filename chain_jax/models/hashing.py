@@ -66,7 +66,7 @@ def check_settings(
     hidden_dim: int,
     relaxation: str,
     pooling: str,
-    contrastive_bits: int = 0,
+    detail_share: float = 0.0,
     prefix: str = "",
 ) -> None:
   """Checks the settings of a `HashLayer`.
@@ -76,7 +76,7 @@ def check_settings(
     hidden_dim: See there, as the next two.
     relaxation: See there.
     pooling: See there.
-    contrastive_bits: Those that are no detail bits; 0 = all.
+    detail_share: Of the bits, in [0, 1).
     prefix: Stands before the name of `hidden_dim` and the next two in an error.
 
   Raises:
@@ -87,10 +87,10 @@ def check_settings(
         f"`num_bits` must be a positive multiple of 8, got {num_bits}; try"
         f" {max(8, 8 * round(num_bits / 8))}."
     )
-  if contrastive_bits < 0 or contrastive_bits % 8:
+  if not 0 <= detail_share < 1:
     raise ValueError(
-        "`contrastive_bits` must be a multiple of 8, 0 for all bits, got"
-        f" {contrastive_bits}; try {8 * max(1, round(contrastive_bits / 8))}."
+        f"`detail_share` must be in [0, 1), got {detail_share}; 0 means no"
+        " detail bits."
     )
   if hidden_dim < 0:
     raise ValueError(
@@ -108,13 +108,41 @@ def check_settings(
       )
 
 
+class DetailBits(nn.Module):
+  """Projects frames on directions that nothing learns.
+
+  The variables `directions` (float32 `[dim, num_bits]`) and `offsets`
+  (`[num_bits]`), of the collection "statistics", are random and 0 at first;
+  whoever trains sets them once (`data/detail_bits.py`).
+  """
+
+  num_bits: int
+
+  @nn.compact
+  def __call__(
+      self, frames: Float[Array, "*rows dim"]
+  ) -> Float[Array, "*rows num_bits"]:
+    """Returns `frames @ directions - offsets`, float32."""
+    shape = (frames.shape[-1], self.num_bits)
+    directions = self.variable(
+        "statistics",
+        "directions",
+        lambda: nn.initializers.lecun_normal()(self.make_rng("params"), shape),
+    )
+    offsets = self.variable("statistics", "offsets", jnp.zeros, shape[1:])
+    projected = jnp.matmul(
+        frames.astype(jnp.float32), directions.value, precision="highest"
+    )
+    return projected - offsets.value
+
+
 class HashLayer(nn.Module):
   """Turns the tokens of a video into `num_bits` numbers whose signs are bits.
 
   Attributes:
     num_bits: Code length; a positive multiple of 8.
-    num_detail_bits: How many bits, the last ones, are linear in the frames
-      themselves instead of the tokens; fewer than `num_bits`.
+    num_detail_bits: How many bits, the last ones, are `DetailBits` of the
+      frames instead of being hashed from the tokens; fewer than `num_bits`.
     hidden_dim: 0 for one linear layer; else linear to this width, relu,
       dropout, linear.
     relaxation: "tanh", or "straight_through" (`straight_through_sign`).
@@ -122,8 +150,8 @@ class HashLayer(nn.Module):
       "hash_then_mean" hashes every frame and averages their relaxed codes;
       `hash_logits` and `relaxed_codes` are then both that average.
     normalise_bits: Bring the logits of one video to zero mean and unit
-      variance over its bits, without affine parameters, before the
-      relaxation. `hash_logits` are then the normalised ones.
+      variance over its bits, but for detail bits, without affine parameters,
+      before the relaxation. `hash_logits` are then the normalised ones.
     dtype: Of the linear layers; the rest is in float32.
   """
 
@@ -188,18 +216,12 @@ class HashLayer(nn.Module):
       embedding = nn.Dropout(_HIDDEN_DROPOUT_RATE, deterministic=deterministic)(
           nn.relu(embedding)
       )
-    num_detail_bits = self.num_detail_bits
-    parts = [
-        nn.Dense(self.num_bits - num_detail_bits, name="bits", **settings)(
-            embedding
-        )
-    ]
-    if num_detail_bits:
-      parts.append(
-          nn.Dense(num_detail_bits, name="detail_bits", **settings)(frame)
-      )
-    parts = [part.astype(jnp.float32) for part in parts]
+    num_learned_bits = self.num_bits - self.num_detail_bits
+    logits = nn.Dense(num_learned_bits, name="bits", **settings)(embedding)
+    logits = logits.astype(jnp.float32)
     if self.normalise_bits:
-      norm = nn.LayerNorm(use_bias=False, use_scale=False)
-      parts = [norm(part) for part in parts]
-    return jnp.concatenate(parts, axis=-1)
+      logits = nn.LayerNorm(use_bias=False, use_scale=False)(logits)
+    if not self.num_detail_bits:
+      return logits
+    details = DetailBits(self.num_detail_bits, name="detail_bits")(frame)
+    return jnp.concatenate([logits, details], axis=-1)
