@@ -124,9 +124,12 @@ _SEARCH = Table(
         _tried("bit_balance .1", loss__bit_balance=0.1),
         _tried("decorrelation .002", loss__decorrelation=0.002),
         _tried("decorrelation .1", loss__decorrelation=0.1),
+        _tried("model dropout 0", model__dropout_rate=0.0),
+        _tried("batch of 32", train__batch_size=32),
         _tried("batch of 128", train__batch_size=128),
-        _tried("num_epochs x.25", train__num_epochs=Times(0.25)),
+        _tried("num_epochs x.5", train__num_epochs=Times(0.5)),
         _tried("num_epochs x2", train__num_epochs=Times(2.0)),
+        _tried("num_epochs x4", train__num_epochs=Times(4.0)),
         _tried(
             "frames guessed beside contrast",
             loss__reconstruction=1.0,
