@@ -21,6 +21,7 @@ def get_config(preset: str = "chain_plus") -> config_lib.ExperimentConfig:
   config.data.num_frames = 16
   config.model.depth = 1
   config.model.hash_hidden_dim = 512
+  config.model.dropout_rate = 0.3
   config.train.batch_size = 64
   config.train.num_epochs = 60
   presets.apply(config, preset)

@@ -32,6 +32,7 @@ def get_config(preset: str = "chain") -> config_lib.ExperimentConfig:
   # As configs/ucf101.py, whose settings were chosen on held-out train videos.
   config.model.depth = 1
   config.model.hash_hidden_dim = 512
+  config.model.dropout_rate = 0.3
   config.train.batch_size = 64
   config.train.num_epochs = 100
   presets.apply(config, preset)
