@@ -15,6 +15,8 @@ _START = """
 import hashlib, os, signal, sys, threading, time
 from chain_jax import errors, stop_notice
 stop_notice.GRACE_SECONDS = stop_notice.COMMIT_SECONDS = .5
+# A shell starts its background jobs with Control-C ignored: not so here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 stop_notice.install()
 def in_c(rounds=10**9):  # Does not return for minutes, and no signal ends it.
   hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
