@@ -28,6 +28,7 @@ from chain_jax.data import detail_bits, pipeline, pooling
 from chain_jax.data import splits as splits_lib
 from chain_jax.data.neighbour_plan import NeighbourPlan
 from chain_jax.data.training_plan import TrainingPlan
+from chain_jax.models import chain
 from chain_jax.workdir import Workdir
 
 # Enough videos for the mean of a feature; more only costs time.
@@ -110,7 +111,10 @@ def train(
     # Whatever ends the run, what is being saved is committed.
     stack.callback(checkpoints.close)
     restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
-    state, seconds = restored or (_start(config, initialise, splits, mesh), 0.0)
+    state, seconds = restored or (
+        _start(config, model, initialise, splits, mesh),
+        0.0,
+    )
     start_step = int(state.step)
     _say_where_it_begins(config, start_step, last_step)
     train_step_fn = factories.make_step(
@@ -218,6 +222,7 @@ def _loop(
 
 def _start(
     config: config_lib.ExperimentConfig,
+    model: chain.ChainModel,
     initialise: Any,
     splits: splits_lib.Splits,
     mesh: Mesh,
@@ -234,10 +239,9 @@ def _start(
       measured.mean, measured.std, normalisation=config.model.normalisation
   )
   values = {"mean": mean, "scale": scale}
-  num_detail_bits = factories.make_model(config).num_detail_bits
-  if num_detail_bits:
+  if model.num_detail_bits:
     values |= detail_bits.fit_detail_directions(
-        (measured.video_means - mean) * scale, num_bits=num_detail_bits
+        (measured.video_means - mean) * scale, num_bits=model.num_detail_bits
     )._asdict()
   return state.replace(
       statistics=train_state.fill_statistics(state.statistics, values, mesh)

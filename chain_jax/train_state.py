@@ -26,7 +26,7 @@ class TrainState:
 
   step: Any  # int32 scalar: batches seen.
   params: Any
-  statistics: Any  # Of the train features: mean, scale; never trained.
+  statistics: Any  # Measured on the train features; never trained.
   optimizer_state: Any
 
 
