@@ -111,10 +111,7 @@ def train(
     # Whatever ends the run, what is being saved is committed.
     stack.callback(checkpoints.close)
     restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
-    state, seconds = restored or (
-        _start(config, model, initialise, splits, mesh),
-        0.0,
-    )
+    state, seconds = restored or _start(config, model, initialise, splits, mesh)
     start_step = int(state.step)
     _say_where_it_begins(config, start_step, last_step)
     train_step_fn = factories.make_step(
@@ -226,8 +223,8 @@ def _start(
     initialise: Any,
     splits: splits_lib.Splits,
     mesh: Mesh,
-) -> train_state.TrainState:
-  """Draws the parameters and measures the train features."""
+) -> tuple[train_state.TrainState, float]:
+  """Draws the parameters and measures the train features; after 0 seconds."""
   state = train_state.start(initialise, config.train.seed, mesh)
   measured = pooling.feature_statistics(
       splits.train,
@@ -243,9 +240,8 @@ def _start(
     values |= detail_bits.fit_detail_directions(
         (measured.video_means - mean) * scale, num_bits=model.num_detail_bits
     )._asdict()
-  return state.replace(
-      statistics=train_state.fill_statistics(state.statistics, values, mesh)
-  )
+  statistics = train_state.fill_statistics(state.statistics, values, mesh)
+  return state.replace(statistics=statistics), 0.0
 
 
 @contextlib.contextmanager

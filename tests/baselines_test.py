@@ -1,8 +1,10 @@
 import itertools
 import pathlib
 
+import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from chain_jax import baselines, codes, retrieval_metrics
 from chain_jax.errors import InputError
@@ -122,12 +124,10 @@ def test_nan_features_are_refused(fit):
 
 
 def _ucf101(split):
-  h5py = pytest.importorskip("h5py")
-  scipy_io = pytest.importorskip("scipy.io")
   with h5py.File(_UCF101 / f"ucf_{split}_feats.h5") as file:
     pooled = file["feats"][:].astype(np.float32).mean(axis=1)
   pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
-  matrix = scipy_io.loadmat(_UCF101 / f"ucf_{split}_labels.mat")["labels"]
+  matrix = scipy.io.loadmat(_UCF101 / f"ucf_{split}_labels.mat")["labels"]
   return pooled, Labels.from_matrix(matrix)
 
 
