@@ -104,6 +104,13 @@ _SEARCH = Table(
         _tried("20 neighbours", neighbours__num_neighbours=20),
         _tried("60 neighbours", neighbours__num_neighbours=60),
         _tried("neighbours by all features", neighbours__num_components=0),
+        _tried("no whitening", neighbours__whitening=0.0),
+        _tried("first lists only", neighbours__num_directions=0),
+        _tried(
+            "first lists only, no whitening",
+            neighbours__num_directions=0,
+            neighbours__whitening=0.0,
+        ),
         _tried("no neighbours", neighbours__num_neighbours=0),
         _tried("weight of neighbours .3", neighbours__weight=0.3),
         _tried("weight of neighbours 1", neighbours__weight=1.0),

@@ -130,6 +130,8 @@ class NeighbourConfig:
 
   num_neighbours: int = 0  # Nearest videos listed for each; 0 = off.
   num_components: int = 0  # Principal ones that are compared; 0 = features.
+  whitening: float = 0.0  # Of the components; 1 = all vary alike.
+  num_directions: int = 0  # Second lists, by what tells kinds apart; 0 = none.
   min_overlap: float = 0.2  # Of two videos' lists, for one to count; 0 to 1.
   weight: float = 1.0  # Times the overlap; the own second view has 1.
   batch_share: float = 0.0  # Of a batch, drawn as neighbours of the rest.

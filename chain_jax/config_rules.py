@@ -221,6 +221,8 @@ _RANGES = {
     "loss.scene_threshold_std": (-10, 10),
     "neighbours.num_neighbours": (0, math.inf),
     "neighbours.num_components": (0, math.inf),
+    "neighbours.whitening": (0, 1),
+    "neighbours.num_directions": (0, math.inf),
     "neighbours.min_overlap": (0, 1),
     "neighbours.weight": (0, math.inf),
     "neighbours.batch_share": (0, 0.5),

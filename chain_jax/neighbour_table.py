@@ -74,6 +74,9 @@ def _write(
       pooling.pooled_features(train),
       num_neighbours=settings.num_neighbours,
       num_components=settings.num_components,
+      whitening=settings.whitening,
+      num_directions=settings.num_directions,
+      min_overlap=settings.min_overlap,
   )
   with whole_files.written_whole(pathlib.Path(workdir.neighbours)) as partial:
     with open(partial, "wb") as file:

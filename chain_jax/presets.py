@@ -45,6 +45,8 @@ def _chain_plus(config: config_lib.ExperimentConfig) -> None:
   _chain(config)
   config.neighbours.num_neighbours = 40
   config.neighbours.num_components = 32
+  config.neighbours.whitening = 0.25
+  config.neighbours.num_directions = 16
   config.neighbours.min_overlap = 0.2
   config.neighbours.weight = 0.1
   # Lower than without neighbours, or all videos of a kind get the same code.

@@ -5,6 +5,7 @@ of one kind. A table of each video's nearest ones tells which to spare. Its
 size grows as `n * num_neighbours`; no n x n matrix is ever made.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import faiss
@@ -13,6 +14,7 @@ import scipy.sparse
 from jaxtyping import Float32, Int32, Int64
 
 from chain_jax import principal
+from chain_jax.data import kind_directions
 from chain_jax.errors import InputError
 
 # Beyond this many videos the search is approximate: it would grow as n**2.
@@ -65,6 +67,9 @@ def find_neighbours(
     *,
     num_neighbours: int,
     num_components: int = 0,
+    whitening: float = 0.0,
+    num_directions: int = 0,
+    min_overlap: float = 0.0,
 ) -> NeighbourTable:
   """Finds each video's nearest others, and how much their lists overlap.
 
@@ -72,11 +77,20 @@ def find_neighbours(
   by FAISS's inverted lists, of which each search visits 32. Videos that share
   an entry of their lists are compared by them, listed or not.
 
+  With `num_directions`, neighbours teach what tells kinds apart: each video
+  gets a second list, by the directions in which videos differ and neighbours
+  do not, and an overlap is the mean of both lists' overlaps.
+
   Args:
     pooled: One row a video, as of `pooling.pooled_features`.
     num_neighbours: Length of a list, > 0.
     num_components: Compare videos by so many of the largest principal
       components; 0 = by all features.
+    whitening: Each component is divided by its variance to the power of
+      half of this; 0 = as it is, 1 = all have the same variance.
+    num_directions: Of the second lists; 0 = none.
+    min_overlap: Of first lists, for two videos to be neighbours when the
+      directions are found.
 
   Returns:
     The table, `table_width` wide.
@@ -95,16 +109,22 @@ def find_neighbours(
         f" {min(20, num_videos // 2)}."
     )
   centred = pooled - pooled.mean(axis=0)
-  if num_components:
-    centred = _principal(centred, num_components)
-  faiss.normalize_L2(centred)
-  index = _make_index(centred)
-  lists = np.empty((num_videos, num_neighbours + 1), np.int32)
-  for start in range(0, num_videos, _ROWS_PER_BLOCK):
-    block = centred[start : start + _ROWS_PER_BLOCK]
-    _, found = index.search(block, num_neighbours + 1)
-    own = np.arange(start, start + len(block))
-    lists[start : start + len(block)] = _with_own(found, own)
+  compared = (
+      _principal(centred, num_components, whitening)
+      if num_components
+      else centred
+  )
+  lists = [_nearest(compared, num_neighbours)]
+  table = _overlapping(lists)
+  if not num_directions:
+    return table
+  directions = kind_directions.fit_kind_directions(
+      centred,
+      table.videos,
+      np.where(table.overlaps >= min_overlap, table.overlaps, 0),
+      num_directions=num_directions,
+  )
+  lists.append(_nearest(centred @ directions, num_neighbours))
   return _overlapping(lists)
 
 
@@ -139,7 +159,9 @@ def in_batch(
   )
 
 
-def _principal(centred: np.ndarray, num_components: int) -> np.ndarray:
+def _principal(
+    centred: np.ndarray, num_components: int, whitening: float
+) -> np.ndarray:
   largest = min(centred.shape) - 1
   if num_components > largest:
     raise InputError(
@@ -149,10 +171,29 @@ def _principal(centred: np.ndarray, num_components: int) -> np.ndarray:
     )
   # Every so many-th: rows of one storage shard may be alike.
   sample = centred[:: max(1, len(centred) // _COMPONENT_VIDEOS)]
-  _, directions = principal.principal_directions(
+  squares, directions = principal.principal_directions(
       sample, np.zeros(sample.shape[1], np.float32), num_components
   )
-  return np.ascontiguousarray(centred @ directions.astype(np.float32))
+  if whitening:
+    scales = np.where(squares > 0, squares, 1) ** (-whitening / 2)
+    directions = directions * scales
+  return centred @ directions.astype(np.float32)
+
+
+def _nearest(
+    vectors: np.ndarray, num_neighbours: int
+) -> Int32[np.ndarray, "n size"]:
+  """Returns each video's list: its nearest ones, and itself."""
+  vectors = np.array(vectors, np.float32, order="C")
+  faiss.normalize_L2(vectors)
+  index = _make_index(vectors)
+  lists = np.empty((len(vectors), num_neighbours + 1), np.int32)
+  for start in range(0, len(vectors), _ROWS_PER_BLOCK):
+    block = vectors[start : start + _ROWS_PER_BLOCK]
+    _, found = index.search(block, num_neighbours + 1)
+    own = np.arange(start, start + len(block))
+    lists[start : start + len(block)] = _with_own(found, own)
+  return lists
 
 
 def _make_index(vectors: np.ndarray) -> faiss.Index:
@@ -185,10 +226,35 @@ def _with_own(found: np.ndarray, own: np.ndarray) -> np.ndarray:
   return lists
 
 
-def _overlapping(lists: np.ndarray) -> NeighbourTable:
-  num_videos, size = lists.shape
+def _overlapping(lists: Sequence[np.ndarray]) -> NeighbourTable:
+  """Averages the overlaps over several lists of each video."""
+  num_videos, size = lists[0].shape
   width = table_width(size - 1)
-  own = np.arange(num_videos, dtype=np.int32)
+  entries = [_as_entries(each) for each in lists]
+  by_entry = [each.T.tocsr() for each in entries]
+  videos = np.tile(np.arange(num_videos, dtype=np.int32)[:, None], (1, width))
+  overlaps = np.zeros((num_videos, width), np.float32)
+  for start in range(0, num_videos, _ROWS_PER_BLOCK):
+    rows = slice(start, start + _ROWS_PER_BLOCK)
+    mean = sum(
+        _jaccard(each, transposed, rows)
+        for each, transposed in zip(entries, by_entry, strict=True)
+    ) / len(lists)
+    for row in range(mean.shape[0]):
+      part = slice(*mean.indptr[row : row + 2])
+      others, overlap = mean.indices[part], mean.data[part]
+      overlap[others == start + row] = 0
+      # Equal overlaps: by position.
+      best = np.lexsort((others, -overlap))[:width]
+      best = best[overlap[best] > 0]
+      videos[start + row, : len(best)] = others[best]
+      overlaps[start + row, : len(best)] = overlap[best]
+  return NeighbourTable(videos, overlaps)
+
+
+def _as_entries(lists: np.ndarray) -> scipy.sparse.csr_array:
+  """Returns which video's list has which entry, as ones."""
+  num_videos, size = lists.shape
   entries = scipy.sparse.csr_array(
       (
           np.ones(lists.size, np.int32),
@@ -199,20 +265,19 @@ def _overlapping(lists: np.ndarray) -> NeighbourTable:
   )
   entries.sum_duplicates()
   entries.data[:] = 1  # An own video that fills up counts once.
+  return entries
+
+
+def _jaccard(
+    entries: scipy.sparse.csr_array,
+    by_entry: scipy.sparse.csr_array,
+    rows: slice,
+) -> scipy.sparse.csr_array:
+  """Returns the overlap of some videos' lists with all, where there is one."""
+  shared = entries[rows] @ by_entry
   lengths = np.diff(entries.indptr)
-  by_entry = entries.T.tocsr()
-  videos = np.tile(own[:, None], (1, width))
-  overlaps = np.zeros((num_videos, width), np.float32)
-  for start in range(0, num_videos, _ROWS_PER_BLOCK):
-    shared = entries[start : start + _ROWS_PER_BLOCK] @ by_entry
-    for row, video in enumerate(own[start : start + _ROWS_PER_BLOCK]):
-      part = slice(*shared.indptr[row : row + 2])
-      others, counts = shared.indices[part], shared.data[part]
-      overlap = counts / (lengths[video] + lengths[others] - counts)
-      overlap[others == video] = 0
-      # Equal overlaps: by position.
-      best = np.lexsort((others, -overlap))[:width]
-      best = best[overlap[best] > 0]
-      videos[video, : len(best)] = others[best]
-      overlaps[video, : len(best)] = overlap[best]
-  return NeighbourTable(videos, overlaps)
+  own_lengths = np.repeat(lengths[rows], np.diff(shared.indptr))
+  union = own_lengths + lengths[shared.indices] - shared.data
+  return scipy.sparse.csr_array(
+      (shared.data / union, shared.indices, shared.indptr), shape=shared.shape
+  )
