@@ -47,10 +47,10 @@ def _chain_plus(config: config_lib.ExperimentConfig) -> None:
   config.neighbours.num_components = 32
   config.neighbours.whitening = 0.25
   config.neighbours.num_directions = 16
-  config.neighbours.min_overlap = 0.2
+  config.neighbours.min_overlap = 0.3
   config.neighbours.weight = 0.1
   # Lower than without neighbours, or all videos of a kind get the same code.
-  config.loss.temperature = 0.5
+  config.loss.temperature = 0.4
   config.loss.bit_balance = 1.0
   # For without them videos of a kind often have the same code.
   config.model.detail_share = 0.125

@@ -102,7 +102,7 @@ def test_more_neighbours_than_videos_end_the_run_in_a_line(tmp_path):
 def test_a_preset_is_a_valid_config_that_trains(name, tmp_path):
   config = tiny.tiny_config(evaluation__baseline_videos=0, train__max_steps=2)
   presets.apply(config, name)
-  for field in ("num_neighbours", "num_components"):
+  for field in ("num_neighbours", "num_components", "num_directions"):
     few = min(5, getattr(config.neighbours, field))
     setattr(config.neighbours, field, few)
   config_rules.validate(config, num_devices=1)

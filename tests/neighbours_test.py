@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chain_jax import errors
-from chain_jax.data import neighbours
+from chain_jax.data import kind_directions, neighbours
 from chain_jax.data.neighbour_plan import NeighbourPlan
 from chain_jax.data.training_plan import TrainingPlan
 
@@ -66,6 +66,78 @@ def test_components_are_those_that_vary_most():
       by_noise, num_neighbours=7, num_components=4
   )
   assert np.any(other.overlaps != expected.overlaps)
+
+
+def test_whitened_neighbours_do_not_depend_on_the_units():
+  rng = np.random.default_rng(3)
+  # Of the sixth feature, always 0, there is no component.
+  pooled = np.pad(_pooled(), ((0, 0), (0, 1)))
+  mixed = pooled @ rng.normal(size=(6, 6)).astype(np.float32)
+  settings = {"num_neighbours": 7, "num_components": 5}
+  plain = neighbours.find_neighbours(pooled, **settings)
+  expected = neighbours.find_neighbours(pooled, **settings, whitening=1.0)
+  found = neighbours.find_neighbours(mixed, **settings, whitening=1.0)
+  np.testing.assert_array_equal(found.overlaps, expected.overlaps, strict=True)
+  assert np.any(plain.overlaps != expected.overlaps)
+  half = neighbours.find_neighbours(pooled, **settings, whitening=0.5)
+  centred = pooled[:, :5] - pooled[:, :5].mean(axis=0, dtype=np.float64)
+  variances, axes = np.linalg.eigh(centred.T @ centred)
+  by_hand = np.float32(centred @ axes / variances**0.25)
+  expected = neighbours.find_neighbours(by_hand, num_neighbours=7)
+  np.testing.assert_array_equal(half.overlaps, expected.overlaps, strict=True)
+
+
+def _kinds_in_noise(dim=40):
+  """Four kinds, 3 dimensions tell apart, in larger noise of 37 others."""
+  rng = np.random.default_rng(4)
+  kinds = np.repeat(np.arange(4), 40)
+  rows = rng.normal(size=(160, dim)) * np.r_[[0.3] * 3, [1.6] * (dim - 3)]
+  rows[:, :3] += (
+      2.5 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1] * 3])[kinds]
+  )
+  rotation = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+  return np.float32(rows @ rotation), kinds
+
+
+def test_second_lists_are_those_of_plain_sets():
+  pooled, _ = _kinds_in_noise()
+  first = neighbours.find_neighbours(pooled, num_neighbours=12)
+  found = neighbours.find_neighbours(
+      pooled, num_neighbours=12, num_directions=3, min_overlap=0.2
+  )
+  directions = kind_directions.fit_kind_directions(
+      pooled - pooled.mean(axis=0),
+      first.videos,
+      np.where(first.overlaps >= 0.2, first.overlaps, 0),
+      num_directions=3,
+  )
+  lists = [_lists(pooled, 12), _lists(pooled @ directions, 12)]
+  for video in (0, 50, 159):
+    means = [
+        np.mean([len(a[video] & a[o]) / len(a[video] | a[o]) for a in lists])
+        for o in range(160)
+        if o != video
+    ]
+    expected = np.sort(means)[::-1][:24]
+    np.testing.assert_allclose(found.overlaps[video], expected, rtol=1e-6)
+
+
+def test_second_lists_have_more_videos_of_the_kind():
+  pooled, kinds = _kinds_in_noise()
+
+  def share_of_kind(num_directions):
+    videos, overlaps = neighbours.find_neighbours(
+        pooled, num_neighbours=12, num_directions=num_directions
+    )
+    same = kinds[videos] == kinds[:, None]
+    return (overlaps * same).sum() / overlaps.sum()
+
+  assert share_of_kind(3) > share_of_kind(0) + 0.05
+
+
+def test_more_directions_than_features_are_refused():
+  with pytest.raises(errors.InputError, match="num_directions.*at most 4.*9"):
+    neighbours.find_neighbours(_pooled(), num_neighbours=5, num_directions=9)
 
 
 def test_more_components_than_features_are_refused():
