@@ -37,11 +37,12 @@ def fit_kind_directions(
     num_directions: How many.
 
   Returns:
-    The directions, uncorrelated, scaled so that neighbours differ by the same
-    along each: videos vary most along the first.
+    The directions, uncorrelated, scaled so that neighbours, the ridge added,
+    differ by the same along each: videos vary most along the first. Without
+    any neighbours, the principal components.
 
   Raises:
-    InputError: If there are too few videos or features, or no neighbours.
+    InputError: If there are too few videos or features.
 
   Source: Fisher 1936; neighbours as classes, Sugiyama 2007 (local Fisher
   discriminant analysis).

@@ -36,8 +36,8 @@ class NeighbourTable(NamedTuple):
     videos: Their positions in the split, the largest overlap first; the own
       one fills up what is missing.
     overlaps: The Jaccard index of the two videos' lists, each with its own
-      video added: shared entries over all entries, in [0, 1]; 0 where the
-      own video fills up.
+      video added: shared entries over all entries, in [0, 1]; its mean, where
+      each has two lists; 0 where the own video fills up.
   """
 
   videos: Int32[np.ndarray, "n width"]
