@@ -87,6 +87,8 @@ class ModelConfig:
   # Of the bits, rounded down to whole bytes: the last ones are not learnt but
   # tell near videos apart by their mean frames.
   detail_share: float = 0.0
+  # Tokens also tell how far a frame is from its view's mean, by dimension.
+  frame_deviations: bool = False
   width: int = 256  # Of a frame token.
   depth: int = 2  # Transformer blocks; 0 pools the projected frames.
   num_heads: int = 4  # Divides `width`.

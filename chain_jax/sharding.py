@@ -26,6 +26,7 @@ _SPLIT_AXES = {
     ("blocks", "mlp_out", "kernel"): 1,
     # The features are whole on every device, so no one waits for them.
     ("projection", "kernel"): 0,
+    ("deviation_projection", "kernel"): 0,
     ("hash_layer", "hidden", "kernel"): 1,
     ("hash_layer", "hidden", "bias"): 0,
     # VGG-16: 103 of its 117 million parameters.

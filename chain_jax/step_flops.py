@@ -29,7 +29,10 @@ def useful_flops(config: config_lib.ExperimentConfig) -> float:
   num_encoded = 3 if loss.frame_order else 2
   block = 4 * width**2 + 2 * width * model.mlp_dim + 2 * frames * width
   products = 3 * batch * num_encoded * frames * model.depth * block
-  products += 2 * batch * 2 * frames * data.feature_dim * width
+  num_projections = 2 if model.frame_deviations else 1
+  products += num_projections * (
+      2 * batch * 2 * frames * data.feature_dim * width
+  )
   products += 3 * batch * _hash_products(model, frames)
   products += 3 * batch * _head_products(config)
   if loss.reconstruction:

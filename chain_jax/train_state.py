@@ -43,6 +43,7 @@ def make_model(
   return chain.ChainModel(
       num_bits=config.num_bits,
       detail_share=config.detail_share,
+      frame_deviations=config.frame_deviations,
       width=config.width,
       depth=config.depth,
       num_heads=config.num_heads,

@@ -259,6 +259,51 @@ def test_untrained_codes_are_those_of_a_projection_of_the_mean_frame():
   assert np.corrcoef(angles[pairs], distances[pairs])[0, 1] > 0.8
 
 
+def _with_deviations(views, mask, visible_mask=None, *, blind_to_frames=False):
+  """Logits of a model whose tokens tell of deviations, maybe of no more."""
+  model = chain.ChainModel(**_SMALL, frame_deviations=True)
+  init = functools.partial(model.init, deterministic=True)
+  variables = jax.jit(init)(jax.random.key(0), views, mask, None)
+  params = dict(variables["params"])
+  if blind_to_frames:
+    params["projection"] = jax.tree.map(jnp.zeros_like, params["projection"])
+  apply = jax.jit(functools.partial(model.apply, deterministic=True))
+  output = apply(
+      variables | {"params": params}, views, mask, None, visible_mask
+  )
+  encode = jax.jit(functools.partial(model.apply, method="encode"))
+  single = encode(variables | {"params": params}, views[:, 0], mask[:, 0])
+  if visible_mask is None:
+    np.testing.assert_allclose(output.hash_logits[:, 0], single, atol=1e-5)
+  return output.hash_logits
+
+
+def test_deviations_tell_what_moves_and_not_what_stands_still():
+  views, mask, _ = _case()
+  shifted = views + jnp.linspace(-1, 1, 10)
+  faster = jnp.concatenate([views[..., :5] * 3, views[..., 5:]], axis=-1)
+  plain, same, other = (
+      _with_deviations(each, mask, blind_to_frames=True)
+      for each in (views, shifted, faster)
+  )
+  np.testing.assert_allclose(same, plain, atol=1e-4)
+  assert np.mean(np.abs(other - plain)) > 0.05
+  moved = _with_deviations(shifted, mask) - _with_deviations(views, mask)
+  assert np.mean(np.abs(moved)) > 0.05
+
+
+def test_a_hidden_frame_is_not_seen_by_deviations_either():
+  views, _, _ = _case()
+  mask = jnp.ones((4, 2, 6), bool)
+  visible = mask.at[:, :, 2].set(False)
+  changed = views.at[:, :, 2].add(5.0)
+  np.testing.assert_array_equal(
+      _with_deviations(changed, mask, visible),
+      _with_deviations(views, mask, visible),
+      strict=True,
+  )
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

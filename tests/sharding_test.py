@@ -60,7 +60,9 @@ def test_no_layer_is_shared_between_hosts(model_parallel):
 
 
 def _shapes(**changes):
-  config = tiny.tiny_config(model__hash_hidden_dim=24, **changes)
+  config = tiny.tiny_config(
+      model__hash_hidden_dim=24, model__frame_deviations=True, **changes
+  )
   optimizer = factories.make_optimizer(config.optimizer, lambda step: 0.1)
   model = train_state.make_model(config.model)
   initialise = factories.make_initialiser(config, model, optimizer)
@@ -76,6 +78,7 @@ _HALVED = {
     "['blocks']['mlp_in']['bias']": (1, 8),
     "['blocks']['mlp_out']['kernel']": (1, 8, 16),
     "['projection']['kernel']": (12, 16),
+    "['deviation_projection']['kernel']": (12, 16),
     "['hash_layer']['hidden']['kernel']": (16, 12),
     "['hash_layer']['hidden']['bias']": (12,),
 }

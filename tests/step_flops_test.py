@@ -43,6 +43,7 @@ def test_a_block_is_counted_by_hand():
         {"model__hash_hidden_dim": 8},
         {"model__hash_pooling": "hash_then_mean"},
         {"model__depth": 3},
+        {"model__frame_deviations": True},
         {
             "loss__reconstruction": 1.0,
             "augment__mask_fraction": 0.5,

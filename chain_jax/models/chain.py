@@ -1,5 +1,6 @@
 """The whole model: two views of a video in, codes and local answers out."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,14 @@ from flax import linen as nn
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from chain_jax.models import decoder, encoder, hashing, heads
+from chain_jax.models import (
+    chain_settings,
+    decoder,
+    deviations,
+    encoder,
+    hashing,
+    heads,
+)
 
 
 class ChainOutput(NamedTuple):
@@ -40,6 +48,8 @@ class ChainModel(nn.Module):
     detail_share: Share of the bits, the last ones, that are not learnt but
       keep details of the frames (`hashing.DetailBits`); rounded down to whole
       bytes. In [0, 1).
+    frame_deviations: Let tokens also tell how far each dimension of a frame is
+      from its mean over the view (`deviations.squared_deviations`).
     width: Of the tokens; even, a multiple of `num_heads`.
     depth: Number of transformer blocks, >= 0.
     num_heads: Of the attention.
@@ -69,6 +79,7 @@ class ChainModel(nn.Module):
 
   num_bits: int = 64
   detail_share: float = 0.0
+  frame_deviations: bool = False
   width: int = 256
   depth: int = 2
   num_heads: int = 4
@@ -88,7 +99,7 @@ class ChainModel(nn.Module):
   dtype: Any = "float32"
 
   def __post_init__(self):
-    _check_settings(self)
+    chain_settings.check(self)
     hashing.check_settings(
         num_bits=self.num_bits,
         detail_share=self.detail_share,
@@ -109,7 +120,12 @@ class ChainModel(nn.Module):
     """Names the parts; their names are the keys of the parameters."""
     dtype = jnp.dtype(self.dtype)
     self.standardizer = encoder.FrameStandardizer(self.l2_normalise, dtype)
-    self.projection = nn.Dense(self.width, dtype=dtype, param_dtype=jnp.float32)
+    dense = functools.partial(
+        nn.Dense, self.width, dtype=dtype, param_dtype=jnp.float32
+    )
+    self.projection = dense()
+    if self.frame_deviations:
+      self.deviation_projection = dense(use_bias=False)
     self.encoder = encoder.TemporalEncoder(
         depth=self.depth,
         num_heads=self.num_heads,
@@ -170,7 +186,7 @@ class ChainModel(nn.Module):
     if visible_mask is None:
       visible_mask = frame_mask
     frames = self.standardizer(views, frame_mask)
-    tokens, mask = self.projection(frames), visible_mask
+    tokens, mask = self._project(frames, visible_mask), visible_mask
     if frame_permutation is not None:
       # Shuffled before positions are added: positions tell slots, not frames.
       shuffled = _shuffle(tokens[:, 0], frame_mask[:, 0], frame_permutation)
@@ -202,10 +218,21 @@ class ChainModel(nn.Module):
     """Returns the hash logits of single views, always without dropout."""
     frames = self.standardizer(frames, frame_mask)
     tokens = self.encoder(
-        self.projection(frames), frame_mask, deterministic=True
+        self._project(frames, frame_mask), frame_mask, deterministic=True
     )
     hashed = self.hash_layer(tokens, frames, frame_mask, deterministic=True)
     return hashed.hash_logits
+
+  def _project(
+      self,
+      frames: Float[Array, "*batch frames dim"],
+      visible_mask: Bool[Array, "*batch frames"],
+  ) -> Float[Array, "*batch frames width"]:
+    tokens = self.projection(frames)
+    if self.frame_deviations:
+      deviation = deviations.squared_deviations(frames, visible_mask)
+      tokens += self.deviation_projection(deviation)
+    return tokens
 
   def _encode_views(
       self,
@@ -256,44 +283,3 @@ def _append_view(
       jnp.concatenate([tokens, view_tokens[:, None]], axis=1),
       jnp.concatenate([mask, view_mask[:, None]], axis=1),
   )
-
-
-def _check_settings(model: ChainModel) -> None:
-  for field in ("width", "num_heads", "mlp_dim"):
-    if getattr(model, field) < 1:
-      raise ValueError(
-          f"`{field}` must be >= 1, got {getattr(model, field)}; the default"
-          f" is {getattr(ChainModel, field)}."
-      )
-  sizes = [("width", "depth")]
-  if model.reconstructs:
-    sizes.append(("decoder_width", "decoder_depth"))
-  for width_field, depth_field in sizes:
-    width, depth = getattr(model, width_field), getattr(model, depth_field)
-    if width < 1 or width % 2 or width % model.num_heads:
-      raise ValueError(
-          f"`{width_field}` must be even and a multiple of the"
-          f" {model.num_heads} heads, got {width}; try"
-          f" {2 * model.num_heads} or a multiple of it."
-      )
-    if depth < 0:
-      raise ValueError(f"`{depth_field}` must be >= 0, got {depth}; try 2.")
-  if not 0 <= model.dropout_rate < 1:
-    raise ValueError(
-        f"`dropout_rate` must be in [0, 1), got {model.dropout_rate}; 0"
-        " switches it off."
-    )
-  if model.branch_init_scale < 0:
-    raise ValueError(
-        "`branch_init_scale` must be >= 0, got"
-        f" {model.branch_init_scale}; 0 starts each block as the identity."
-    )
-  try:
-    dtype = jnp.dtype(model.dtype)
-  except TypeError:
-    dtype = None
-  if dtype not in (jnp.float32, jnp.bfloat16):
-    raise ValueError(
-        f'`dtype` must be "float32" or "bfloat16", got {model.dtype!r};'
-        " float32 is as fast on a CPU."
-    )
