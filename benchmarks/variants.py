@@ -101,6 +101,13 @@ _SEARCH = Table(
         _tried("noise_std 1.5", augment__noise_std=1.5),
         _tried("feature dropout .2", augment__dropout_rate=0.2),
         _tried("mix_max .2", augment__mix_max=0.2),
+        _tried("no frame deviations", model__frame_deviations=False),
+        _tried("neighbours by mean frames", neighbours__pooling="mean"),
+        _tried(
+            "mean frames only",
+            neighbours__pooling="mean",
+            model__frame_deviations=False,
+        ),
         _tried("20 neighbours", neighbours__num_neighbours=20),
         _tried("60 neighbours", neighbours__num_neighbours=60),
         _tried("neighbours by all features", neighbours__num_components=0),

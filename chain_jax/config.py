@@ -131,6 +131,7 @@ class NeighbourConfig:
   """Near videos as further positives; see `data/neighbours.py`."""
 
   num_neighbours: int = 0  # Nearest videos listed for each; 0 = off.
+  pooling: str = "mean"  # Of a video's frames, compared: mean | variance.
   num_components: int = 0  # Principal ones that are compared; 0 = features.
   whitening: float = 0.0  # Of the components; 1 = all vary alike.
   num_directions: int = 0  # Second lists, by what tells kinds apart; 0 = none.

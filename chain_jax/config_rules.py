@@ -157,6 +157,7 @@ def _check_choices(config: config_lib.ExperimentConfig) -> None:
       "model.hash_relaxation": ("tanh", "straight_through"),
       "model.hash_pooling": ("pool_then_hash", "hash_then_mean"),
       "model.dtype": ("float32", "bfloat16"),
+      "neighbours.pooling": ("mean", "variance"),
       "evaluation.self_match": ("removed", "kept"),
   }
   for name, allowed in choices.items():

@@ -6,6 +6,7 @@ import time
 
 import jax
 import numpy as np
+from jaxtyping import Float32
 
 from chain_jax import config as config_lib
 from chain_jax import peers, whole_files
@@ -13,6 +14,7 @@ from chain_jax.data import neighbours as neighbours_lib
 from chain_jax.data import pooling, sources
 from chain_jax.data.neighbour_plan import NeighbourPlan
 from chain_jax.data.training_plan import TrainingPlan
+from chain_jax.errors import InputError
 from chain_jax.workdir import Workdir
 
 
@@ -38,8 +40,8 @@ def with_neighbours(
     drawn: The videos drawn at random, `num_drawn` a batch.
 
   Raises:
-    InputError: If there are fewer videos than neighbours asked for, or a file
-      turns out to be damaged.
+    InputError: If there are fewer videos than neighbours asked for, nothing in
+      them that they are compared by, or a file turns out to be damaged.
   """
   if not _is_on(config):
     return drawn
@@ -64,6 +66,20 @@ def _is_on(config: config_lib.ExperimentConfig) -> bool:
   return config.neighbours.num_neighbours > 0
 
 
+def _pooled(
+    train: sources.VideoSource, how: str
+) -> Float32[np.ndarray, "n dim"]:
+  if how == "mean":
+    return pooling.pooled_features(train)
+  pooled = pooling.pooled_variances(train)
+  if not pooled.any():
+    raise InputError(
+        "`neighbours.pooling` must be mean where no video's frames differ, got"
+        f" {how} and {len(train)} train videos of equal frames; set it to mean."
+    )
+  return pooled
+
+
 def _write(
     workdir: Workdir,
     train: sources.VideoSource,
@@ -71,7 +87,7 @@ def _write(
 ) -> None:
   start = time.monotonic()
   table = neighbours_lib.find_neighbours(
-      pooling.pooled_features(train),
+      _pooled(train, settings.pooling),
       num_neighbours=settings.num_neighbours,
       num_components=settings.num_components,
       whitening=settings.whitening,

@@ -16,9 +16,9 @@ def apply(config: config_lib.ExperimentConfig, name: str) -> None:
   Args:
     config: Changed in place.
     name: "chain" is the paper's parts only. "chain_plus" adds neighbours as
-      positives, detail bits, and what goes with them. "conmh" is the objective
-      of ConMH (AAAI 2023): contrast of two masked views, their hidden frames
-      guessed.
+      positives, what moves as an input of its own, detail bits, and what goes
+      with them. "conmh" is the objective of ConMH (AAAI 2023): contrast of two
+      masked views, their hidden frames guessed.
 
   Raises:
     InputError: If there is no such preset.
@@ -43,6 +43,9 @@ def _chain(config: config_lib.ExperimentConfig) -> None:
 
 def _chain_plus(config: config_lib.ExperimentConfig) -> None:
   _chain(config)
+  # What moves tells kinds apart better than what is seen all the time.
+  config.neighbours.pooling = "variance"
+  config.model.frame_deviations = True
   config.neighbours.num_neighbours = 40
   config.neighbours.num_components = 32
   config.neighbours.whitening = 0.25

@@ -17,6 +17,7 @@ from chain_jax import (
     sharding,
     train_loop,
 )
+from chain_jax.data import sources, training_plan
 from chain_jax.data import splits as splits_lib
 from chain_jax.workdir import Workdir
 
@@ -90,6 +91,45 @@ def test_batches_know_their_neighbours_on_any_devices(
   np.testing.assert_array_equal(batch.neighbours.weights, expected.weights)
   # Half of the batch was drawn as neighbours of the other.
   assert np.mean(np.any(expected.weights > 0, axis=1)) > 0.8
+
+
+@pytest.mark.parametrize("pooling", ["mean", "variance"])
+def test_neighbours_are_those_of_the_pooling_asked_for(pooling, tmp_path):
+  """Four videos: two look alike, two others move alike."""
+  moves = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+  looks = np.array([[0, 0, 9], [0, 0, 9], [0, 9, 0], [0, 9, 0]], np.float32)
+  time = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
+  videos = sources.FramesSource(list(looks[:, None] + time * moves[:, None]))
+  config = _config(
+      neighbours__num_neighbours=1,
+      neighbours__pooling=pooling,
+      train__batch_size=4,
+  )
+  plan = neighbour_table.with_neighbours(
+      config,
+      Workdir(str(tmp_path)),
+      videos,
+      training_plan.TrainingPlan(4, batch_size=4, seed=0),
+  )
+  found = plan.neighbours(0)
+  batch = plan.videos(0)
+  nearest = {
+      int(video): int(batch[rows[np.argmax(weights)]])
+      for video, rows, weights in zip(batch, *found, strict=True)
+  }
+  by_looks, by_moves = {0: 1, 1: 0, 2: 3, 3: 2}, {0: 2, 2: 0, 1: 3, 3: 1}
+  assert nearest == {"mean": by_looks, "variance": by_moves}[pooling]
+
+
+def test_stills_have_no_variance_to_be_compared_by(tmp_path):
+  stills = sources.FramesSource([np.ones((3, 2), np.float32)] * 8)
+  with pytest.raises(errors.InputError, match="pooling` must be mean.* 8 "):
+    neighbour_table.with_neighbours(
+        _config(neighbours__pooling="variance"),
+        Workdir(str(tmp_path)),
+        stills,
+        training_plan.TrainingPlan(8, batch_size=4, seed=0),
+    )
 
 
 def test_more_neighbours_than_videos_end_the_run_in_a_line(tmp_path):

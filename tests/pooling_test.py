@@ -39,6 +39,27 @@ def test_pooled_features_keep_their_norm_when_asked_and_zeros_stay_zeros():
   assert pooling.pooled_features(source)[1].tolist() == [0.0] * 3
 
 
+@pytest.mark.parametrize(
+    ("make", "shapes"), [(ArraySource, RAGGED), (ArrayBlockSource, EQUAL)]
+)
+def test_pooled_variances_are_those_of_plain_frames_with_unit_norm(
+    make, shapes
+):
+  source = make(random_videos(shapes))
+  expected = []
+  for frames in source.videos:
+    plain = frames[:, 0] if frames.ndim == 3 else frames
+    variance = plain.astype(np.float64).var(axis=0)
+    norm = np.sqrt(np.sum(variance**2))
+    expected.append(variance / (norm or 1.0))  # 0 of a single frame.
+  np.testing.assert_allclose(
+      pooling.pooled_variances(source),
+      np.array(expected, np.float32),
+      rtol=1e-5,
+      strict=True,
+  )
+
+
 @pytest.mark.parametrize("l2_normalise", [False, True])
 def test_statistics_of_all_frames_equal_those_of_one_stack(l2_normalise):
   # A mean far above the spread: sums of squares in one pass would cancel.

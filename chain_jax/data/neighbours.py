@@ -82,7 +82,7 @@ def find_neighbours(
   do not, and an overlap is the mean of both lists' overlaps.
 
   Args:
-    pooled: One row a video, as of `pooling.pooled_features`.
+    pooled: One row a video, as of `pooling`.
     num_neighbours: Length of a list, > 0.
     num_components: Compare videos by so many of the largest principal
       components; 0 = by all features.

@@ -1,5 +1,7 @@
-"""What a whole set's features amount to: a mean a video, statistics."""
+"""What a whole set's features amount to: a row a video, statistics."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -32,15 +34,44 @@ def pooled_features(
   Raises:
     InputError: If a file turns out to be damaged.
   """
+  pooled = _pool(source, functools.partial(np.mean, axis=0))
+  return _l2_normalised(pooled) if l2_normalise else pooled
+
+
+def pooled_variances(
+    source: VideoSource,
+) -> Float32[np.ndarray, "n dim"]:
+  """Takes the variance over time of every video's plain frames.
+
+  It tells what moves, whatever stands still around it.
+
+  Args:
+    source: Any source; only one block of its videos is in memory at once.
+
+  Returns:
+    One row a video, of unit norm, or 0 where all its frames are equal; of
+    variants, number 0 counts.
+
+  Raises:
+    InputError: If a file turns out to be damaged.
+  """
+  return _l2_normalised(_pool(source, functools.partial(np.var, axis=0)))
+
+
+def _pool(
+    source: VideoSource, pool_frames: Callable[[np.ndarray], np.ndarray]
+) -> Float32[np.ndarray, "n dim"]:
   pooled = np.empty((len(source), source.feature_dim), np.float32)
   for start, block in read_in_blocks(source, what="pool frames"):
     for row, frames in enumerate(block, start):
       features = to_features(plain_frames(frames), source.scaling)
-      pooled[row] = features.mean(axis=0)
-  if l2_normalise:
-    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
-    pooled /= np.where(norms > 0, norms, 1)
+      pooled[row] = pool_frames(features)
   return pooled
+
+
+def _l2_normalised(rows: np.ndarray) -> np.ndarray:
+  norms = np.linalg.norm(rows, axis=1, keepdims=True)
+  return rows / np.where(norms > 0, norms, 1)
 
 
 def feature_statistics(
