@@ -49,9 +49,10 @@ def test_frames_that_do_not_count_change_no_other():
   np.testing.assert_array_equal(other[mask], plain[mask], strict=True)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.7])
 @pytest.mark.parametrize("num_counted", [0, 1, 4])
-def test_equal_frames_deviate_by_nothing(num_counted):
-  values = np.full((2, 4, 3), 0.7, np.float32)
+def test_equal_frames_deviate_by_nothing(num_counted, value):
+  values = np.full((2, 4, 3), value, np.float32)
   mask = np.tile(np.arange(4) < num_counted, (2, 1))
   found = _deviations(values, mask)[mask]
   np.testing.assert_allclose(found, np.zeros_like(found), atol=1e-10)
