@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from chain_jax.models import hashing
+
 # Of a view's mean square: a smaller variance counts as little as it is.
 _LEAST_CHANGE = 0.01
 
@@ -33,18 +35,11 @@ def squared_deviations(
    [ 1.4142135  0.       ]
    [69.29646   22.627417 ]]
   """
-  valid = frame_mask[..., None]
-  count = jnp.maximum(jnp.sum(valid, axis=-2, keepdims=True), 1)
   exact = frames.astype(jnp.float32)
-
-  def mean(values: Array) -> Array:
-    total = jnp.sum(jnp.where(valid, values, 0.0), axis=-2, keepdims=True)
-    return total / count
-
-  squares = jnp.square(exact - mean(exact))
-  rms_variance = jnp.sqrt(
-      jnp.mean(jnp.square(mean(squares)), -1, keepdims=True)
-  )
-  energy = jnp.mean(mean(jnp.square(exact)), axis=-1, keepdims=True)
-  scale = jnp.maximum(rms_variance, _LEAST_CHANGE * energy)
+  mean = hashing.masked_mean(exact, frame_mask)[..., None, :]
+  squares = jnp.square(exact - mean)
+  variance = hashing.masked_mean(squares, frame_mask)
+  energy = jnp.mean(hashing.masked_mean(jnp.square(exact), frame_mask), axis=-1)
+  rms_variance = jnp.sqrt(jnp.mean(jnp.square(variance), axis=-1))
+  scale = jnp.maximum(rms_variance, _LEAST_CHANGE * energy)[..., None, None]
   return (squares / jnp.where(scale > 0, scale, 1.0)).astype(frames.dtype)
