@@ -35,12 +35,12 @@ def pooled_features(
     InputError: If a file turns out to be damaged.
   """
   pooled = _pool(source, functools.partial(np.mean, axis=0))
-  return _l2_normalised(pooled) if l2_normalise else pooled
+  if l2_normalise:
+    _l2_normalise(pooled)
+  return pooled
 
 
-def pooled_variances(
-    source: VideoSource,
-) -> Float32[np.ndarray, "n dim"]:
+def pooled_variances(source: VideoSource) -> Float32[np.ndarray, "n dim"]:
   """Takes the variance over time of every video's plain frames.
 
   It tells what moves, whatever stands still around it.
@@ -55,7 +55,9 @@ def pooled_variances(
   Raises:
     InputError: If a file turns out to be damaged.
   """
-  return _l2_normalised(_pool(source, functools.partial(np.var, axis=0)))
+  pooled = _pool(source, functools.partial(np.var, axis=0))
+  _l2_normalise(pooled)
+  return pooled
 
 
 def _pool(
@@ -69,9 +71,10 @@ def _pool(
   return pooled
 
 
-def _l2_normalised(rows: np.ndarray) -> np.ndarray:
+def _l2_normalise(rows: np.ndarray) -> None:
+  """Works in place: the rows of a large set are gigabytes."""
   norms = np.linalg.norm(rows, axis=1, keepdims=True)
-  return rows / np.where(norms > 0, norms, 1)
+  rows /= np.where(norms > 0, norms, 1)
 
 
 def feature_statistics(
