@@ -135,6 +135,13 @@ _SEARCH = Table(
         _tried("width 256", model__width=256, model__mlp_dim=512),
         _tried("depth 0", model__depth=0),
         _tried("depth 2", model__depth=2),
+        _tried(
+            "width 512, depth 2",
+            model__width=512,
+            model__mlp_dim=1024,
+            model__depth=2,
+            model__hash_hidden_dim=1024,
+        ),
         _tried("4 frames", data__num_frames=4),
         _tried("quantisation 0", loss__quantisation=0.0),
         _tried("bit_balance .1", loss__bit_balance=0.1),
