@@ -4,8 +4,8 @@
 
 DIR holds `ucf_{train,test}_feats.h5` and `ucf_{train,test}_labels.mat`; in full
 they have 9,537 train videos, 3,783 queries and 101 classes. The full set was not
-at hand. docs/results.md has the table on 14 of its classes and how the settings
-were chosen, on train videos held out by group. Published on the full set, 64
+at hand. docs/results.md has the table on 14 of its classes, docs/settings.md how the
+settings were chosen, on train videos held out by group. Published on the full set, 64
 bits, mAP@5 / @20 / @100: S5VH .578 / .507 / .338, AutoSSVH .570 / .500 / .329.
 """
 
