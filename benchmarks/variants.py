@@ -163,12 +163,15 @@ _SEARCH = Table(
 )
 
 _LOCAL = Table(
-    title="The two local tasks",
+    title="The parts of CHAIN, where only time tells classes apart",
     variants=(
         Variant("both", ""),
         Variant("order only", "", {"loss.scene_change": 0.0}),
         Variant("scene only", "", {"loss.frame_order": 0.0}),
         Variant("neither", "", _NO_LOCAL_TASKS),
+        Variant("no temporal augmentation", "", _NO_TEMPORAL),
+        Variant("no spatial stand-in", "", _NO_SPATIAL),
+        Variant("no augmentation", "", _NO_TEMPORAL | _NO_SPATIAL),
         Variant(
             "both, neighbours as positives",
             "",
