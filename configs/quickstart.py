@@ -2,8 +2,8 @@
 
     python -m chain_jax.main --config=configs/quickstart.py
 
-64 bits, mAP@20: .582 +- .026 over seeds 0, 1, 2, beside ITQ's .094 and LSH's .091
-(two cores of an AMD EPYC, commit cceb132; docs/results.md).
+64 bits, mAP@20: .559 +- .022 over seeds 0, 1, 2, beside ITQ's .096 and LSH's .091
+(two cores of an AMD EPYC, commit dca95e5; docs/results.md).
 
 The classes come in groups that the mean of a video's frames cannot tell apart
 (`chain_jax/data/synthetic.py`), so codes have to know time to find them.
