@@ -9,6 +9,12 @@ DIR is the `--output` of
 All but a share of the videos is learnt from and is the gallery; the rest are
 queries, which are scored where labels are known. docs/results.md has what 240
 clips of UCF101 gave, and how edited copies find their sources.
+
+    python -m chain_jax.main --config=configs/videos.py:chain_plus --config.data.root=DIR
+
+finds more videos of a kind, and a copy's source a little less often at the first
+place; it wants more than 40 videos, dozens of a kind. The config's own choice,
+`chain`, suits a folder of which nothing is known.
 """
 
 from chain_jax import config as config_lib
