@@ -26,7 +26,8 @@ def get_config(preset: str = "chain_plus") -> config_lib.ExperimentConfig:
   config.model.width = 128
   config.model.mlp_dim = 256
   config.model.hash_hidden_dim = 512
-  # Of 969 videos: more passes, or less dropout, and it learns them by heart.
+  # No better than none, on 969 videos; many more passes cost mAP@100
+  # (docs/settings.md).
   config.model.dropout_rate = 0.3
   # A small one: more updates a pass, and fewer videos of one kind in each.
   config.train.batch_size = 64

@@ -13,7 +13,7 @@ clips of UCF101 gave, and how edited copies find their sources.
     python -m chain_jax.main --config=configs/videos.py:chain_plus --config.data.root=DIR
 
 finds more videos of a kind, and a copy's source a little less often at the first
-place; it wants more than 40 videos, dozens of a kind. The config's own choice,
+place; it wants more than 40 videos, a dozen of a kind or more. The config's own choice,
 `chain`, suits a folder of which nothing is known.
 """
 
@@ -35,7 +35,7 @@ def get_config(preset: str = "chain") -> config_lib.ExperimentConfig:
   config.data.feature_dim = 512  # SqueezeNet; VGG-16: 4096, ResNet-50: 2048.
   config.data.num_frames = 16
   config.data.cache_in_memory = True
-  # As configs/ucf101.py, whose settings were chosen on held-out train videos.
+  # These four as in configs/ucf101.py, chosen on held-out train videos there.
   config.model.depth = 1
   config.model.hash_hidden_dim = 512
   config.model.dropout_rate = 0.3
