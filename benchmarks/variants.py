@@ -169,9 +169,9 @@ _LOCAL = Table(
         Variant("order only", "", {"loss.scene_change": 0.0}),
         Variant("scene only", "", {"loss.frame_order": 0.0}),
         Variant("neither", "", _NO_LOCAL_TASKS),
-        Variant("no temporal augmentation", "", _NO_TEMPORAL),
-        Variant("no spatial stand-in", "", _NO_SPATIAL),
-        Variant("no augmentation", "", _NO_TEMPORAL | _NO_SPATIAL),
+        Variant("both, no temporal augmentation", "", _NO_TEMPORAL),
+        Variant("both, no spatial stand-in", "", _NO_SPATIAL),
+        Variant("both, no augmentation", "", _NO_TEMPORAL | _NO_SPATIAL),
         Variant(
             "both, neighbours as positives",
             "",
