@@ -119,7 +119,8 @@ def test_other_processes_are_told_before_this_one_ends():
 def test_the_end_of_a_forked_child_is_not_that_of_its_parent():
   body = """
 import warnings
-warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads.
+# Python 3.12 warns of forks beside threads.
+warnings.simplefilter("ignore", DeprecationWarning)
 child = os.fork()
 if child == 0:
   time.sleep(60)
