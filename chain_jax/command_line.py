@@ -4,7 +4,14 @@ import argparse
 import pathlib
 from typing import NoReturn
 
+from chain_jax import errors
 from chain_jax.errors import InputError
+
+
+class _ShowTracebacks(argparse.Action):
+
+  def __call__(self, *_: object) -> None:
+    errors.show_tracebacks()
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -21,6 +28,12 @@ class CommandParser(argparse.ArgumentParser):
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+    self.add_argument(
+        "--traceback",
+        action=_ShowTracebacks,
+        nargs=0,
+        help="on an error, show where in the code it came from",
     )
 
   def add_number(self, name: str, default: int | float, what: str) -> None:

@@ -60,6 +60,9 @@ _PROCESS_ID = flags.DEFINE_integer(
 _START_TIMEOUT = flags.DEFINE_float(
     "start_timeout", 45.0, "Seconds in which all processes must be there."
 )
+_TRACEBACK = flags.DEFINE_bool(
+    "traceback", False, "On an error, show where in the code it came from."
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -73,6 +76,8 @@ def main(arguments: list[str]) -> None:
     RunError: If the run fails.
   """
   main_flags.parse(arguments)
+  if _TRACEBACK.value:
+    errors.show_tracebacks()
   config = _CONFIG.value
   if config is None:
     raise errors.InputError(

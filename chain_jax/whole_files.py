@@ -10,7 +10,11 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from chain_jax import errors
+
 _SUFFIX = ".partial"
+# Of the largest that is read, the manifest of a preparation, 100 bytes a video.
+_MOST_JSON_BYTES = 2**28
 
 
 def partial_name(path: pathlib.Path) -> pathlib.Path:
@@ -60,6 +64,28 @@ def write_json(
     with open(partial, "w", encoding="utf-8") as file:
       json.dump(content, file, ensure_ascii=False, indent=indent)
       file.write("\n")
+
+
+def read_json(path: pathlib.Path, *, must_be: str, way_out: str) -> dict:
+  """Reads a JSON object, whoever wrote it.
+
+  Args:
+    path: The file, in UTF-8.
+    must_be: What it must be, for the error.
+    way_out: What to do where it is not.
+
+  Raises:
+    InputError: If it cannot be read, is larger than 256 MiB, is no JSON, or
+      something else than an object.
+  """
+  with errors.reading(path, must_be=must_be, way_out=way_out):
+    num_bytes = path.stat().st_size
+    if num_bytes > _MOST_JSON_BYTES:
+      raise ValueError(f"{num_bytes} bytes are too many")
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+      raise ValueError(f"it holds {type(content).__name__}, no object")
+    return content
 
 
 def put_in_place(partial: pathlib.Path, path: pathlib.Path) -> None:

@@ -35,3 +35,17 @@ def small_disk(tmp_path):
     pytest.skip("a small disk needs the right to mount one")
   yield folder
   subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+      "--fuzz_seconds",
+      type=float,
+      default=5.0,
+      help="how long each kind of file is damaged and read",
+  )
+
+
+@pytest.fixture
+def fuzz_seconds(request):
+  return request.config.getoption("--fuzz_seconds")

@@ -47,6 +47,57 @@ def test_a_bug_keeps_its_traceback(error, capsys):
     _run(error, capsys)
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RecursionError("too\n deep"), "too deep"),
+        (OSError(5, "Input/output error", "x"), "Input/output error"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"), "why"),
+        (KeyError(), "KeyError"),
+        (MemoryError(), "more memory"),
+        (ValueError("\ud800"), "\\ud800"),
+    ],
+)
+def test_whatever_reading_raises_is_the_files_fault(error, reason, capsys):
+  def command():
+    with errors.reading("a.h5", must_be="an HDF5 file", way_out="copy it"):
+      raise error
+
+  assert errors.run_command(command) == 2
+  line = capsys.readouterr().err
+  assert line.startswith("error: a.h5: must be an HDF5 file, could not be read")
+  assert reason in line and line.endswith("; copy it.\n")
+  assert line.count("\n") == 1
+
+
+def test_errors_of_ours_pass_through_reading_as_they_are():
+  for ours in (errors.InputError, errors.RunError, errors.Stopped):
+    with pytest.raises(ours, match="^as it is$"):
+      with errors.reading("a", must_be="b", way_out="c"):
+        raise ours("as it is")
+
+
+def test_a_file_that_cannot_be_written_is_a_failed_run(capsys):
+  def command():
+    with errors.writing("a.npy"):
+      raise OSError(28, "No space left on device")
+
+  assert errors.run_command(command) == 1
+  assert "a.npy: could not be written (No space left" in capsys.readouterr().err
+
+
+def test_the_flag_traceback_shows_where_an_error_came_from():
+  command = [sys.executable, "-m", "chain_jax.search", "--gallery=none"]
+  command.append("--query=none")
+  plain = subprocess.run(command, capture_output=True, text=True)
+  assert plain.returncode == 2 and "Traceback" not in plain.stderr
+  shown = subprocess.run(
+      [*command, "--traceback"], capture_output=True, text=True
+  )
+  assert shown.returncode == 2 and "Traceback" in shown.stderr
+  assert shown.stderr.splitlines()[-1] == plain.stderr.splitlines()[-1]
+
+
 def test_a_command_that_succeeds_says_nothing(capsys):
   assert errors.run_command(lambda: None) == 0
   assert capsys.readouterr() == ("", "")

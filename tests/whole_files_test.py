@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from chain_jax import whole_files
+from chain_jax import errors, whole_files
 
 
 def test_a_file_that_fails_leaves_the_old_one_and_nothing_else(tmp_path):
@@ -61,3 +61,30 @@ def test_a_second_one_waits_for_the_lock(tmp_path):
     order.append("first")
   thread.join()
   assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[1, 2]", "it holds list, no object"),
+        (b"null", "no object"),
+        (b'{"a": ', "Expecting value"),
+        (b"\xff\xfe", "utf-8"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "digits"),
+    ],
+)
+def test_what_is_no_json_object_is_named(tmp_path, content, reason):
+  path = tmp_path / "report.json"
+  path.write_bytes(content)
+  with pytest.raises(errors.InputError, match=reason) as caught:
+    whole_files.read_json(path, must_be="a report", way_out="make it again")
+  assert str(caught.value).startswith(f"{path}: must be a report, could not")
+
+
+def test_a_json_file_that_would_fill_the_memory_is_not_read(tmp_path):
+  path = tmp_path / "report.json"
+  with open(path, "wb") as file:
+    file.truncate(2**28 + 1)
+  with pytest.raises(errors.InputError, match="268435457 bytes are too many"):
+    whole_files.read_json(path, must_be="a report", way_out="make it again")
