@@ -91,23 +91,59 @@ def test_choosing_frames_agrees_with_looking_at_the_clock(seed):
     chosen = video_index.choose_frames(
         np.array(times), end=end, num_frames=num_frames
     ).tolist()
-    count = min(num_frames, len(times))
+    count = len(chosen)
+    assert min(num_frames, len(times)) <= count <= num_frames
     on_screen = []
     for segment in range(count):
       clock = 3.0 + (segment + 0.5) * (end - 3.0) / count - 1e-3
       on_screen.append(max(i for i, t in enumerate(times) if t < clock))
-    assert chosen == sorted(set(chosen)) and len(chosen) == count
-    assert 0 <= chosen[0] and chosen[-1] < len(times)
-    if len(set(on_screen)) == count:
-      assert chosen == on_screen
+    assert chosen == on_screen
 
 
-def test_a_frame_that_lasts_over_several_segments_is_taken_once():
-  times = np.array([0.0, 8.0, 8.5, 9.0, 9.5])
-  chosen = video_index.choose_frames(times, end=10.0, num_frames=4)
-  # The centres 1.25, 3.75, 6.25 show frame 0, 8.75 frame 2; so 0 goes on with
-  # its neighbours, and the last gives way.
-  assert chosen.tolist() == [0, 1, 2, 3]
+def _still_then_motion(folder, *, is_constant):
+  """Frame 0 for nine seconds, then 25 others within one."""
+  numbers = [0] * 225 if is_constant else [0]
+  numbers += list(range(1, 26))
+  times = [round(1000 * (9 + i / 25)) for i in range(25)]
+  first = [40 * i for i in range(225)] if is_constant else [0]
+  return video_files.write_video(
+      folder / f"{is_constant}.mkv",
+      video_files.counting_frames(26)[numbers],
+      times_ms=first + times,
+      **_EXACT,
+  )
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 10, 25])
+def test_a_still_lasts_as_long_at_a_varying_rate_as_at_a_constant_one(
+    tmp_path, num_frames
+):
+  varying, constant = (
+      video_files.frame_numbers(
+          _decode(
+              _still_then_motion(tmp_path, is_constant=is_constant),
+              num_frames=num_frames,
+          )
+      )
+      for is_constant in (False, True)
+  )
+  assert varying == constant
+  # Segments of 0.4 s: the still is on screen at 22 centres, up to 8.6 s; those
+  # at 9.0, 9.4 and 9.8 s lie on the ends of frames 0, 10 and 20.
+  if num_frames == 25:
+    assert varying == [0] * 23 + [10, 20]
+
+
+def test_a_jump_of_the_clock_is_no_still():
+  times = np.concatenate([np.arange(125) / 25, 3600 + np.arange(125) / 25])
+  for jumped in (times, np.roll(times, 125)):
+    even, _ = video_index.continuous_times(jumped)
+    np.testing.assert_allclose(even - even[0], np.arange(250) / 25, atol=1e-9)
+  # Slides that stay for minutes are none, nor is half an hour in a lecture.
+  for steps in ([100.0] * 5 + [300.0], [0.04] * 50_000 + [1800.0]):
+    times = np.concatenate([[0.0], np.cumsum(steps)])
+    even, _ = video_index.continuous_times(times)
+    np.testing.assert_allclose(even, times)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,11 @@
 """Which frames a video file holds, when each is shown, and which to decode.
 
 All of it is read from the packets of a file; no picture is decoded for it.
+
+Times of a file are believed but for two things: what was put together of
+several recordings starts anew in the middle, and a clock that was set anew
+leaves an hour in which nothing is shown. Both are taken out, see
+`continuous_times`.
 """
 
 import re
@@ -14,6 +19,11 @@ _SMALLEST_SHARE = 0.9
 # Matroska and FLV round times to 1 ms. So the end of a frame counts as lying
 # on the centre of a segment where it is no further than that away.
 _SLACK_SECONDS = 1e-3
+# No picture is shown for so long, if it is also longer than all that moves:
+# 60 s of a still are common in slides and screen recordings.
+_LONGEST_STILL_SECONDS = 60.0
+_LONGEST_STILL_FRAMES = 10
+_SEGMENT = b"\x18\x53\x80\x67"  # Name of Matroska's top element.
 
 
 class VideoError(ValueError):
@@ -24,18 +34,29 @@ class PacketIndex(NamedTuple):
   """The packets of a video stream, in the order of decoding.
 
   Attributes:
-    pts: When each packet's frame is shown, in seconds; None where the file's
-      times are missing, repeat, or are known to be wrong.
+    pts: When each packet's frame is shown, in seconds, without jumps; None
+      where the file's times are missing, repeat, or are known to be wrong.
     is_key: Where decoding can start.
     is_shown: False where an edit list hides a frame, or where its key frame
       is not there.
     end: When the last frame's time is over, in seconds.
+    ticks: The times as they are stored, in the stream's time base; None where
+      they are missing or wrong.
+    is_orphan: Pictures that are stored after the first key frame of a
+      recording and shown before it: what they build on may not be there.
   """
 
   pts: Float64[np.ndarray, "packets"] | None
   is_key: Bool[np.ndarray, "packets"]
   is_shown: Bool[np.ndarray, "packets"]
   end: float
+  ticks: Int64[np.ndarray, "packets"] | None = None
+  is_orphan: Bool[np.ndarray, "packets"] | None = None
+
+  @property
+  def start(self) -> int:
+    """The first packet that can be decoded; 0 where none says so."""
+    return int(np.argmax(self.is_key))
 
 
 class Run(NamedTuple):
@@ -58,7 +79,9 @@ def read_index(container: Any, stream: Any) -> PacketIndex:
   """
   packets = []
   for packet in container.demux(stream):
-    if packet.is_corrupt:
+    # In a transport stream it says that a counter jumped, as where two files
+    # were joined; whether a picture was lost the decoder knows.
+    if packet.is_corrupt and container.format.name != "mpegts":
       raise VideoError("damaged: one of its packets is broken")
     if packet.size:
       pts = packet.pts if _has_right_times(container, stream) else None
@@ -68,7 +91,7 @@ def read_index(container: Any, stream: Any) -> PacketIndex:
     raise VideoError("no video frame is in it")
   pts, durations, is_key, is_shown = zip(*packets, strict=True)
   index = _make_index(
-      None if None in pts or len(set(pts)) < len(pts) else np.array(pts),
+      None if None in pts else np.array(pts),
       np.array(durations),
       is_key=np.array(is_key),
       is_shown=np.array(is_shown),
@@ -92,17 +115,81 @@ def _make_index(
     is_shown: Bool[np.ndarray, "packets"],
     tick: float,
 ) -> PacketIndex:
-  if ticks is None:
-    return PacketIndex(None, is_key, is_shown, end=float("nan"))
+  if ticks is None or not is_key.any() or len(set(ticks)) < len(ticks):
+    return PacketIndex(None, is_key, is_shown, float("nan"), ticks)
+  recording, first_tick = _recordings(ticks, is_key)
   # A recording may start anywhere, but decoding only at a key frame.
-  is_shown = is_shown & (ticks >= ticks[np.argmax(is_key)])
+  is_orphan = ticks < first_tick
+  is_shown = is_shown & ~is_orphan & (np.arange(len(ticks)) >= is_key.argmax())
   if not is_shown.any():
     raise VideoError("no video frame is to be shown")
-  last = int(np.argmax(np.where(is_shown, ticks, ticks.min())))
-  shown = ticks[is_shown]
-  mean = (shown.max() - shown.min()) / max(1, len(shown) - 1)
-  end = (ticks[last] + (durations[last] or max(mean, 1))) * tick
-  return PacketIndex(ticks * tick, is_key, is_shown, end=float(end))
+  order = np.lexsort((ticks, recording))
+  times, typical = continuous_times(ticks[order] * tick)
+  pts = np.empty(len(ticks))
+  pts[order] = times
+  last = int(np.argmax(np.where(is_shown, pts, -np.inf)))
+  lasting = durations[last] * tick
+  if not 0 < lasting <= longest_still(np.diff(times)):
+    lasting = typical
+  end = float(pts[last] + lasting)
+  return PacketIndex(pts, is_key, is_shown, end, ticks, is_orphan)
+
+
+def _recordings(
+    ticks: Int64[np.ndarray, "packets"], is_key: Bool[np.ndarray, "packets"]
+) -> tuple[Int64[np.ndarray, "packets"], Int64[np.ndarray, "packets"]]:
+  """Finds where a key frame is earlier than the one before: a new recording.
+
+  Returns:
+    Of each packet the number of its recording, and when the first key frame
+    of that is shown.
+  """
+  keys = np.flatnonzero(is_key)
+  is_first = np.append(True, np.diff(ticks[keys]) < 0)
+  starts = np.zeros(len(ticks), np.int64)
+  starts[keys[is_first]] = 1
+  recording = np.maximum(np.cumsum(starts) - 1, 0)
+  return recording, ticks[keys[is_first]][recording]
+
+
+def continuous_times(
+    times: Float64[np.ndarray, "frames"],
+) -> tuple[Float64[np.ndarray, "frames"], float]:
+  """Takes jumps out of the times of frames.
+
+  A step back, or one longer than `longest_still`, becomes a typical step.
+
+  Args:
+    times: In seconds, in the order in which frames are shown.
+
+  Returns:
+    The times, from the same first one on, strictly increasing; and the
+    typical step between two frames, in seconds.
+
+  >>> continuous_times(np.array([0.0, 1, 2, 7202, 7203, 1]))[0].tolist()
+  [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+  >>> continuous_times(np.array([0.0, 9.0, 9.5]))[0].tolist()  # A still.
+  [0.0, 9.0, 9.5]
+  """
+  steps = np.diff(times)
+  is_jump = (steps <= 0) | (steps > longest_still(steps))
+  typical = float(np.median(steps[~is_jump])) if (~is_jump).any() else 1.0
+  steps = np.where(is_jump, typical, steps)
+  return times[0] + np.concatenate([[0.0], np.cumsum(steps)]), typical
+
+
+def longest_still(steps: Float64[np.ndarray, "steps"]) -> float:
+  """Returns what a picture may last, in seconds; beyond, the clock jumped.
+
+  Args:
+    steps: Between frames, in seconds.
+  """
+  forward = steps[steps > 0]
+  if not len(forward):
+    return _LONGEST_STILL_SECONDS
+  moving = forward[forward <= _LONGEST_STILL_SECONDS].sum()
+  typical = _LONGEST_STILL_FRAMES * np.median(forward)
+  return float(max(_LONGEST_STILL_SECONDS, moving, typical))
 
 
 def _check_complete(index: PacketIndex, container: Any, stream: Any) -> None:
@@ -110,16 +197,40 @@ def _check_complete(index: PacketIndex, container: Any, stream: Any) -> None:
   if announced is None:
     return
   if index.pts is not None:
+    tick = float(stream.time_base)
+    last = index.ticks.max() * tick + index.end - index.pts.max()
     # Some formats announce the length, some the time of the end.
-    found = max(index.end, index.end - index.pts.min())
+    found = max(last, last - index.ticks.min() * tick)
   elif stream.average_rate:
     found = len(index.is_key) / float(stream.average_rate)
   else:
     return
-  if found < _SMALLEST_SHARE * announced:
+  if found < _SMALLEST_SHARE * announced and not _is_whole(container):
     raise VideoError(
         f"cut off: it announces {announced:.1f} s and holds {found:.1f} s"
     )
+
+
+def _is_whole(container: Any) -> bool:
+  """Says whether a Matroska file is as long as its header says.
+
+  Then what it announces beyond its packets is time in which the last picture
+  stays. Source: RFC 9559, the segment's size; other formats tell no size.
+  """
+  if not container.format.name.startswith("matroska"):
+    return False
+  with open(container.name.removeprefix("file:"), "rb") as file:
+    header = file.read(2**16)
+  place = 4  # After the name of the EBML header comes its size.
+  for _ in range(2):
+    length = 9 - header[place].bit_length()
+    field = int.from_bytes(header[place : place + length])
+    size = field - (1 << 7 * length)
+    place += length
+    if header[place + size : place + size + 4] == _SEGMENT:
+      place += size + 4
+  # All bits set: not known.
+  return size < (1 << 7 * length) - 1 and place + size <= container.size
 
 
 def _announced_seconds(container: Any, stream: Any) -> float | None:
@@ -142,29 +253,34 @@ def choose_frames(
   """Chooses the frames on screen at the centres of equal segments of time.
 
   Where one frame ends and the next begins at the centre, the earlier one is
-  taken. No frame is taken twice: one that lasts over several segments is
-  followed by its neighbours.
+  taken. A frame that lasts over several segments is taken for each of them,
+  as a copy of the video at a constant rate would show it that often.
 
   Args:
     times: When each frame begins, in seconds, increasing.
     end: When the last one ends.
-    num_frames: How many to choose; all where there are no more.
+    num_frames: How many to choose; fewer where the same video at a constant
+      rate, that of the shortest steps, would have fewer.
 
   Returns:
-    Positions in `times`, increasing.
+    Positions in `times`, not decreasing.
 
   >>> choose_frames(np.arange(8.0), end=8.0, num_frames=2).tolist()
   [1, 5]
-  >>> choose_frames(np.array([0.0, 7.0, 7.5]), end=8.0, num_frames=2).tolist()
+  >>> choose_frames(np.array([0.0, 7.0, 7.5]), end=8.0, num_frames=3).tolist()
+  [0, 0, 0]
+  >>> choose_frames(np.array([0.0, 1.0]), end=2.0, num_frames=25).tolist()
   [0, 1]
   """
-  count = min(num_frames, len(times))
-  slots = np.arange(count)
+  begins = np.append(times[1:], end)
+  # One odd step between hundreds does not make a faster video.
+  shortest = np.quantile(begins - times, 0.1, method="higher") + _SLACK_SECONDS
+  count = max(len(times), int((end - times[0]) / shortest))
+  count = min(num_frames, count)
   segment = (end - times[0]) / count
-  centres = times[0] + (slots + 0.5) * segment - _SLACK_SECONDS
-  chosen = np.searchsorted(np.append(times[1:], end), centres)
-  chosen = np.maximum.accumulate(chosen - slots) + slots
-  return np.minimum(chosen, len(times) - count + slots).astype(np.int64)
+  centres = times[0] + (np.arange(count) + 0.5) * segment - _SLACK_SECONDS
+  chosen = np.searchsorted(begins, centres)
+  return np.minimum(chosen, len(times) - 1).astype(np.int64)
 
 
 def plan_runs(
@@ -174,7 +290,7 @@ def plan_runs(
 
   Args:
     index: With times.
-    wanted: Packets whose frames are to be seen.
+    wanted: Packets whose frames are to be seen; with a key frame before each.
 
   Returns:
     Runs in order, apart from each other, each from a key frame on. What is
@@ -195,12 +311,11 @@ def plan_runs(
   [Run(start=0, stop=5)]
   """
   runs: list[Run] = []
-  for packet in np.sort(wanted):
+  for packet in np.unique(wanted):
     until = slice(packet + 1)
     earlier = index.is_key[until] & (index.pts[until] <= index.pts[packet])
     start = int(np.flatnonzero(earlier)[-1])
-    if runs and start < runs[-1].stop:
-      runs[-1] = Run(runs[-1].start, int(packet) + 1)
-    else:
-      runs.append(Run(start, int(packet) + 1))
+    while runs and start < runs[-1].stop:
+      start = min(start, runs.pop().start)
+    runs.append(Run(start, int(packet) + 1))
   return runs

@@ -76,10 +76,20 @@ def to_rgb(
 
 def display_matrix(frame: Any) -> Int32[np.ndarray, "3 3"] | None:
   """Returns how a player would turn an `av.VideoFrame`; None = not at all."""
-  side_data = frame.side_data.get("DISPLAYMATRIX")
+  try:
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+  except ValueError:  # PyAV knows not all kinds that FFmpeg does.
+    return _turning_matrix(frame.rotation)
   if side_data is None or len(bytes(side_data)) != 36:
     return None
   return np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)
+
+
+def _turning_matrix(degrees: int) -> Int32[np.ndarray, "3 3"]:
+  """Returns the matrix that turns a picture counter-clockwise."""
+  cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+  matrix = [[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]]
+  return np.rint(np.array(matrix) * 2**16).astype(np.int32)
 
 
 def turn_upright(

@@ -29,7 +29,7 @@ from jaxtyping import UInt8
 
 from chain_jax import errors
 from chain_jax.data import video_index, video_pixels
-from chain_jax.data.video_index import VideoError
+from chain_jax.data.video_index import PacketIndex, VideoError
 
 # Containers of video. Left out are playlists, which name other files, and
 # what FFmpeg makes a video of without it being one: text, single pictures.
@@ -71,7 +71,10 @@ def decode_video(
       _check_file(path)
       decoder = _Decoder(av, path, short_side, complaints)
       return decoder.decode(num_frames)
-    except (OSError, av.FFmpegError) as error:
+    except (VideoError, errors.InputError):
+      raise
+    # A stranger's file can bring PyAV to raise anything.
+    except Exception as error:
       raise VideoError(_reason(av, error, complaints)) from error
 
 
@@ -87,9 +90,9 @@ def _reason(av: ModuleType, error: Exception, complaints: list[Any]) -> str:
     return "not in a format of video files"
   if isinstance(error, av.error.InvalidDataError | av.error.EOFError):
     return "not a video, or damaged at its beginning"
-  return " ".join(
-      f"cannot be read: {getattr(error, 'strerror', None) or error}".split()
-  )
+  if isinstance(error, MemoryError):
+    return "needs more memory than there is"
+  return f"cannot be read: {errors.one_line(error)}"
 
 
 @functools.cache
@@ -152,7 +155,7 @@ class _Decoder:
     return video_pixels.turn_upright(np.stack(frames), self._matrix)
 
   def _decode_runs(
-      self, index: video_index.PacketIndex, num_frames: int
+      self, index: PacketIndex, num_frames: int
   ) -> list[np.ndarray] | None:
     """Decodes what is needed; None where frames do not come as foreseen."""
     shown = np.flatnonzero(index.is_shown)
@@ -160,47 +163,52 @@ class _Decoder:
     chosen = video_index.choose_frames(
         index.pts[shown], end=index.end, num_frames=num_frames
     )
-    packets = shown[chosen]
-    wanted = set(index.pts[packets].tolist())
-    frames = []
+    wanted = shown[chosen].tolist()
+    frames: dict[int, np.ndarray] = {}
     latest = -np.inf
-    for time, frame in self._frames(
-        index, video_index.plan_runs(index, packets)
-    ):
-      if time is None or time <= latest:
+    runs = video_index.plan_runs(index, shown[chosen])
+    for packet, _, frame in self._frames(index, runs):
+      if packet is None or index.pts[packet] <= latest:
         return None
-      latest = time
-      if time in wanted:
-        frames.append(self._to_rgb(frame))
-    return frames if len(frames) == len(wanted) else None
+      latest = index.pts[packet]
+      if packet in wanted:
+        frames[packet] = self._to_rgb(frame)
+    if len(frames) < len(set(wanted)):
+      return None
+    return [frames[packet] for packet in wanted]
 
   def _decode_all(
-      self, index: video_index.PacketIndex, num_frames: int
+      self, index: PacketIndex, num_frames: int
   ) -> list[np.ndarray]:
     """Decodes everything twice: to see which frames come, then to take some."""
-    start = int(np.argmax(index.is_key))
-    everything = [video_index.Run(start, len(index.is_key))]
-    times = [time for time, _ in self._frames(index, everything)]
+    everything = [video_index.Run(index.start, len(index.is_key))]
+    times = [time for _, time, _ in self._frames(index, everything)]
     if not times:
       raise VideoError("no frame comes out of the decoder")
-    known = None not in times and bool((np.diff(times) > 0).all())
-    begins = np.array(times) if known else np.arange(float(len(times)))
+    begins = np.arange(float(len(times)))
+    if None not in times:
+      begins, _ = video_index.continuous_times(np.array(times))
     mean = np.diff(begins).mean() if len(begins) > 1 else 1.0
     chosen = video_index.choose_frames(
         begins, end=float(begins[-1] + mean), num_frames=num_frames
-    )
-    wanted = set(chosen.tolist())
-    frames = enumerate(self._frames(index, everything))
-    return [
-        self._to_rgb(frame)
-        for position, (_, frame) in frames
+    ).tolist()
+    wanted = set(chosen)
+    frames = {
+        position: self._to_rgb(frame)
+        for position, (_, _, frame) in enumerate(
+            self._frames(index, everything)
+        )
         if position in wanted
-    ]
+    }
+    return [frames[position] for position in chosen]
 
   def _frames(
-      self, index: video_index.PacketIndex, runs: list[video_index.Run]
-  ) -> Iterator[tuple[float | None, Any]]:
-    """Decodes some packets and gives (time in seconds, frame)."""
+      self, index: PacketIndex, runs: list[video_index.Run]
+  ) -> Iterator[tuple[int | None, float | None, Any]]:
+    """Decodes some packets and gives (packet, time in seconds, frame)."""
+    packet_of = {}
+    if index.pts is not None:
+      packet_of = {tick: at for at, tick in enumerate(index.ticks.tolist())}
     waiting = list(reversed(runs))
     with self._open() as (container, stream):
       tick = float(stream.time_base)
@@ -208,19 +216,40 @@ class _Decoder:
       for number, packet in enumerate(packets):
         if not waiting:
           break
-        if number < waiting[-1].start:
+        run = waiting[-1]
+        if number < run.start:
           continue
-        decoded = stream.decode(packet)
-        if number == waiting[-1].stop - 1:
+        decoded = self._decode_packet(
+            stream, packet, is_orphan=_is_orphan(index, number, run)
+        )
+        if number == run.stop - 1:
           decoded += stream.decode(None)
           stream.codec_context.flush_buffers()
           waiting.pop()
         for frame in decoded:
+          source = packet_of.get(frame.pts)
+          if source is not None and _is_orphan(index, source, run):
+            continue
           self._check(frame)
-          yield (None if frame.pts is None else frame.pts * tick), frame
+          has_time = index.ticks is not None and frame.pts is not None
+          yield source, frame.pts * tick if has_time else None, frame
       if waiting:
         raise _Complaint("it ends early")
       self._check()
+
+  def _decode_packet(
+      self, stream: Any, packet: Any, *, is_orphan: bool
+  ) -> list[Any]:
+    if not is_orphan:
+      return stream.decode(packet)
+    # That its references are not there is no damage.
+    known = len(self._complaints)
+    try:
+      return stream.decode(packet)
+    except self._av.FFmpegError:
+      return []
+    finally:
+      del self._complaints[known:]
 
   def _check(self, frame: Any = None) -> None:
     if self._complaints:
@@ -252,17 +281,10 @@ class _Decoder:
             "protocol_whitelist": "file",
         },
     ) as container:
-      stream = container.streams.best("video")
-      cover = self._av.stream.Disposition.attached_pic
-      if stream is None or stream.disposition & cover:
-        held = {other.type for other in container.streams} - {"video"}
-        only = f", only {' and '.join(sorted(held))}" if held else ""
-        raise VideoError(f"no video is in it{only}")
-      if stream.codec_context is None:
-        raise VideoError("its video is in a format that FFmpeg cannot decode")
+      stream = _video_stream(self._av, container)
       for other in container.streams:
         if other.index != stream.index:
-          other.discard = "all"
+          other.discard = self._av.stream.Discard.all
       stream.thread_type = "NONE"
       stream.thread_count = 1
       aspect = stream.sample_aspect_ratio  # Unknown: None, or 0/1.
@@ -271,3 +293,35 @@ class _Decoder:
       # What FFmpeg says while it guesses at a file's contents tells nothing.
       self._complaints.clear()
       yield container, stream
+
+
+def _is_orphan(index: PacketIndex, packet: int, run: video_index.Run) -> bool:
+  """Says whether a picture's references may lie before what is decoded."""
+  if index.pts is None:
+    return False
+  return bool(
+      index.is_orphan[packet] or index.pts[packet] < index.pts[run.start]
+  )
+
+
+def _video_stream(av: ModuleType, container: Any) -> Any:
+  """Finds the best stream of moving pictures.
+
+  Raises:
+    VideoError: If there is none, or it cannot be decoded.
+  """
+  flags = av.stream.Disposition
+  moving = [
+      stream
+      for stream in container.streams.video
+      if not stream.disposition & (flags.attached_pic | flags.timed_thumbnails)
+  ]
+  if not moving:
+    held = {other.type for other in container.streams} - {"video"}
+    only = f", only {' and '.join(sorted(map(str, held)))}" if held else ""
+    raise VideoError(f"no video is in it{only}")
+  best = container.streams.best("video")
+  stream = best if best in moving else moving[0]
+  if stream.codec_context is None:
+    raise VideoError("its video is in a format that FFmpeg cannot decode")
+  return stream
