@@ -86,6 +86,77 @@ def write_video(
   return path
 
 
+def write_streams(
+    path: pathlib.Path,
+    frames,
+    *,
+    sound_first=False,
+    sound_seconds=0.0,
+    cover=None,
+):
+  """Writes H.264 beside other streams: sound, a cover picture."""
+  with av.open(str(path), "w") as container:
+    if sound_first:
+      sound = container.add_stream("aac", rate=8000)
+    if cover == "first":
+      picture = _add_cover(container)
+    video = container.add_stream("libx264", rate=25, options={"g": "6"})
+    video.height, video.width = frames.shape[1:3]
+    video.pix_fmt, video.bit_rate = "yuv420p", 8_000_000
+    if cover == "last":
+      picture = _add_cover(container)
+    if sound_seconds and not sound_first:
+      sound = container.add_stream("aac", rate=8000)
+    if cover:
+      container.mux(picture.encode(av.VideoFrame(64, 64, "yuvj420p")))
+      container.mux(picture.encode(None))
+    for pixels in frames:
+      container.mux(video.encode(av.VideoFrame.from_ndarray(pixels)))
+    container.mux(video.encode(None))
+    if sound_seconds:
+      _write_sound(container, sound, sound_seconds)
+  return path
+
+
+def _add_cover(container):
+  picture = container.add_stream("mjpeg", rate=1)
+  picture.height, picture.width, picture.pix_fmt = 64, 64, "yuvj420p"
+  picture.disposition = av.stream.Disposition.attached_pic
+  return picture
+
+
+def _write_sound(container, stream, seconds):
+  noise = np.random.default_rng(0)
+  for start in range(0, int(8000 * seconds), 1024):
+    samples = noise.normal(0, 0.1, (1, 1024)).astype(np.float32)
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+    frame.sample_rate, frame.pts = 8000, start
+    container.mux(stream.encode(frame))
+  container.mux(stream.encode(None))
+
+
+def write_high_range(path: pathlib.Path, value, *, transfer, colour=(1, 1, 1)):
+  """Writes flat frames of BT.2020 in 10 bits; `value` is the transfer's."""
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("libx265", rate=25)
+    stream.height, stream.width, stream.pix_fmt = 96, 128, "yuv420p10le"
+    context = stream.codec_context
+    context.options = {
+        "x265-params": "log-level=none:lossless=1:colorprim=bt2020"
+        f":transfer={transfer}:colormatrix=bt2020nc:range=limited"
+    }
+    pixels = np.empty((96, 128, 3), np.uint16)
+    pixels[:] = np.rint(np.array(colour) * value * 65535)
+    for _ in range(3):
+      frame = av.VideoFrame.from_ndarray(pixels, format="rgb48le")
+      frame = frame.reformat(
+          format="yuv420p10le", dst_colorspace=9, dst_color_range=1
+      )
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+  return path
+
+
 def write_audio(path: pathlib.Path, *, cover=False):
   """Writes some silence, on request with a cover picture."""
   with av.open(str(path), "w", format="mp4") as container:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from chain_jax.data import frame_sampling, video_index, videos
+from chain_jax.data import frame_sampling, video_index, video_pixels, videos
 
 pytest.importorskip("av", reason="video files need PyAV, the extra [video]")
 import av
@@ -146,30 +146,101 @@ def test_a_jump_of_the_clock_is_no_still():
     np.testing.assert_allclose(even, times)
 
 
+def _every_frame(path, *, short_side):
+  """All frames, decoded from the first packet to the last."""
+  with av.open(str(path)) as container:
+    container.streams.video[0].thread_count = 1
+    decoded = list(container.decode(video=0))
+    size = video_pixels.picture_size(
+        decoded[0].width,
+        decoded[0].height,
+        pixel_aspect=None,
+        short_side=short_side,
+    )
+    return [video_pixels.to_rgb(frame, size) for frame in decoded]
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("suffix", "codec", "options"),
     [
-        {"g": "10"},
-        {"g": "10", "bf": "3", "x264-params": "open-gop=1:b-pyramid=normal"},
-        {"g": "10", "bf": "2", "x264-params": "open-gop=1:b-pyramid=none"},
+        (".mpg", "mpeg1video", {"g": "10", "bf": "2"}),
+        (".mkv", "mpeg2video", {"g": "10", "bf": "2"}),
+        (
+            ".ts",
+            "mpeg2video",
+            {
+                "g": "10",
+                "bf": "2",
+                "sc_threshold": "1000000000",
+                "flags": "+cgop",
+            },
+        ),
+        (".mp4", "mpeg4", {"g": "10", "bf": "2"}),
+        (".mp4", "libx264", {"g": "10", "bf": "3"}),
+        (".mp4", "libx264", {"x264-params": "keyint=11:open-gop=1:scenecut=0"}),
+        (
+            ".ts",
+            "libx264",
+            {
+                "x264-params": "keyint=11:open-gop=1:b-pyramid=none:bframes=2:b-adapt=0"
+            },
+        ),
+        (".mp4", "libx264", {"g": "10", "intra-refresh": "1"}),
+        (".mp4", "libx265", {"x265-params": "log-level=none:keyint=10"}),
+        (
+            ".mkv",
+            "libx265",
+            {"x265-params": "log-level=none:keyint=10:open-gop=0"},
+        ),
+        (".webm", "libvpx", {"g": "10", "auto-alt-ref": "1"}),
+        (".webm", "libvpx-vp9", {"g": "10", "auto-alt-ref": "1"}),
+        (".mkv", "libsvtav1", {"g": "10", "preset": "12"}),
+        (".avi", "mjpeg", {}),
+        (".mkv", "ffv1", {"g": "10"}),
+        (".mov", "prores_ks", {}),
     ],
 )
-def test_decoding_only_what_is_needed_changes_no_pixel(
-    tmp_path, monkeypatch, options
+def test_frames_got_by_seeking_are_those_of_a_full_decode(
+    tmp_path, suffix, codec, options
 ):
+  kind = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le"}.get(codec, "yuv420p")
   path = video_files.write_video(
-      tmp_path / "a.mp4", video_files.moving_frames(60), options=options
+      tmp_path / f"a{suffix}",
+      video_files.moving_frames(60),
+      codec=codec,
+      pixel_format=kind,
+      options=options,
   )
-  actual = {n: _decode(path, num_frames=n) for n in (1, 2, 3, 7, 20, 60)}
-  with av.open(str(path)) as container:
-    every = [
-        frame.to_ndarray(format="gray") for frame in container.decode(video=0)
-    ]
+  every = _every_frame(path, short_side=96)
   assert len(every) == 60
-  monkeypatch.setattr(videos._Decoder, "_decode_runs", lambda *args: None)
-  for num_frames, frames in actual.items():
-    expected = _decode(path, num_frames=num_frames)
-    np.testing.assert_array_equal(frames, expected, strict=True)
+  for num_frames in (1, 2, 3, 7, 20, 60):
+    # The centres of segments; with a rest of a half, the earlier frame.
+    centres = (np.arange(num_frames) + 0.5) * 60 / num_frames
+    expected = [every[int(np.ceil(centre)) - 1] for centre in centres]
+    frames = _decode(path, num_frames=num_frames, short_side=96)
+    np.testing.assert_array_equal(frames, np.stack(expected), strict=True)
+
+
+def test_runs_that_overlap_start_where_the_earlier_one_does():
+  # Packet 3 is a key frame; packets 4 and 5 are stored after it and shown
+  # before it, so they build on what lies before, back to packet 0.
+  index = video_index.PacketIndex(
+      pts=np.array([0.0, 1, 2, 5, 3, 4]),
+      is_key=np.array([1, 0, 0, 1, 0, 0], bool),
+      is_shown=np.ones(6, bool),
+      end=6.0,
+  )
+  runs = video_index.plan_runs(index, np.array([3, 4]))
+  assert runs == [video_index.Run(0, 5)]
+  # Also over several runs that were apart from each other.
+  index = video_index.PacketIndex(
+      pts=np.array([0.0, 1, 2, 3, 7, 5]),
+      is_key=np.array([1, 0, 1, 0, 1, 0], bool),
+      is_shown=np.ones(6, bool),
+      end=8.0,
+  )
+  runs = video_index.plan_runs(index, np.array([1, 4, 5]))
+  assert runs == [video_index.Run(0, 2), video_index.Run(2, 6)]
 
 
 def test_a_long_video_is_not_decoded_from_start_to_end(tmp_path, monkeypatch):
@@ -270,8 +341,6 @@ def test_a_turned_video_is_upright(tmp_path, rotation, corner):
 
 
 def test_a_display_matrix_can_mirror():
-  from chain_jax.data import video_pixels
-
   frames = np.arange(6, dtype=np.uint8).reshape(1, 2, 3, 1).repeat(3, axis=3)
   one = 1 << 16
   mirror = np.array([[-one, 0, 0], [0, one, 0], [0, 0, 1 << 30]], np.int32)
@@ -324,8 +393,6 @@ def test_a_gif_is_a_video(tmp_path):
 
 
 def test_picture_sizes_that_fill_the_memory_are_refused():
-  from chain_jax.data import video_pixels
-
   settings = dict(pixel_aspect=None, short_side=48)
   with pytest.raises(videos.VideoError, match="60000 x 60000 pixels"):
     video_pixels.picture_size(60000, 60000, **settings)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from chain_jax import errors
-from chain_jax.data.video_index import VideoError
+from chain_jax.data.video_completeness import VideoError
 from chain_jax.parent_process import end_with_parent
 
 Item = TypeVar("Item")
@@ -46,9 +46,9 @@ def decode_videos(
   module of the program: keep jax out of both.
 
   Args:
-    load: Picklable. If it raises `VideoError`, `OSError` or `MemoryError`, or
-      its process crashes, that is the item's failure. Whatever else it raises
-      is raised here.
+    load: Picklable. Whatever it raises, or that its process crashes, is the
+      item's failure, but for the errors of `chain_jax.errors`: those are
+      raised here.
     items: Picklable; read a few ahead of the results.
     num_workers: Processes; 0 loads in this one, without a time limit.
     timeout_seconds: A worker that takes longer for one item is killed, and
@@ -59,7 +59,7 @@ def decode_videos(
     with the iteration, when the iterator is closed, or with this process.
 
   Raises:
-    errors.InputError: If pebble is not installed.
+    errors.InputError: If pebble, or what `load` needs, is not installed.
     errors.RunError: If workers end again and again without an item to blame.
   """
   if num_workers == 0:
@@ -91,12 +91,19 @@ def _outcome(
     return DecodeFailure("needs more memory than there is")
   except VideoError as error:
     return DecodeFailure(str(error))
-  except OSError as error:
-    # pebble's `ProcessExpired` is an `OSError` too.
+  except (
+      errors.InputError,
+      errors.RunError,
+      concurrent.futures.process.BrokenProcessPool,
+  ):
+    raise
+  except Exception as error:
+    # pebble's `ProcessExpired` has one.
     exit_code = getattr(error, "exitcode", None)
-    if exit_code is None:
-      return DecodeFailure(" ".join(str(error).split()))
-    return DecodeFailure(f"its decoder crashed: {_exit_reason(exit_code)}")
+    if exit_code is not None:
+      return DecodeFailure(f"its decoder crashed: {_exit_reason(exit_code)}")
+    kind = type(error).__name__
+    return DecodeFailure(f"cannot be read: {kind}: {errors.one_line(error)}")
 
 
 def _exit_reason(exit_code: int) -> str:

@@ -8,14 +8,14 @@ leaves an hour in which nothing is shown. Both are taken out, see
 `continuous_times`.
 """
 
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-# A file that holds less of the time it announces was cut off.
-_SMALLEST_SHARE = 0.9
+from chain_jax.data import video_completeness
+from chain_jax.data.video_completeness import VideoError
+
 # Matroska and FLV round times to 1 ms. So the end of a frame counts as lying
 # on the centre of a segment where it is no further than that away.
 _SLACK_SECONDS = 1e-3
@@ -23,11 +23,6 @@ _SLACK_SECONDS = 1e-3
 # 60 s of a still are common in slides and screen recordings.
 _LONGEST_STILL_SECONDS = 60.0
 _LONGEST_STILL_FRAMES = 10
-_SEGMENT = b"\x18\x53\x80\x67"  # Name of Matroska's top element.
-
-
-class VideoError(ValueError):
-  """A file cannot be turned into frames; the text is a short reason."""
 
 
 class PacketIndex(NamedTuple):
@@ -42,8 +37,7 @@ class PacketIndex(NamedTuple):
     end: When the last frame's time is over, in seconds.
     ticks: The times as they are stored, in the stream's time base; None where
       they are missing or wrong.
-    is_orphan: Pictures that are stored after the first key frame of a
-      recording and shown before it: what they build on may not be there.
+    is_first: The first key frame of each recording.
   """
 
   pts: Float64[np.ndarray, "packets"] | None
@@ -51,7 +45,7 @@ class PacketIndex(NamedTuple):
   is_shown: Bool[np.ndarray, "packets"]
   end: float
   ticks: Int64[np.ndarray, "packets"] | None = None
-  is_orphan: Bool[np.ndarray, "packets"] | None = None
+  is_first: Bool[np.ndarray, "packets"] | None = None
 
   @property
   def start(self) -> int:
@@ -97,8 +91,21 @@ def read_index(container: Any, stream: Any) -> PacketIndex:
       is_shown=np.array(is_shown),
       tick=float(stream.time_base),
   )
-  _check_complete(index, container, stream)
+  video_completeness.check_complete(
+      _seconds_found(index, stream), container, stream
+  )
   return index
+
+
+def _seconds_found(index: PacketIndex, stream: Any) -> float | None:
+  """Returns how long a video's packets last, or None where that is open."""
+  if index.pts is None:
+    rate = stream.average_rate
+    return len(index.is_key) / float(rate) if rate else None
+  tick = float(stream.time_base)
+  last = index.ticks.max() * tick + index.end - index.pts.max()
+  # Some formats announce the length, some the time of the end.
+  return float(max(last, last - index.ticks.min() * tick))
 
 
 def _has_right_times(container: Any, stream: Any) -> bool:
@@ -117,10 +124,11 @@ def _make_index(
 ) -> PacketIndex:
   if ticks is None or not is_key.any() or len(set(ticks)) < len(ticks):
     return PacketIndex(None, is_key, is_shown, float("nan"), ticks)
-  recording, first_tick = _recordings(ticks, is_key)
+  is_first = _first_keys(ticks, is_key)
+  recording = np.maximum(np.cumsum(is_first) - 1, 0)
   # A recording may start anywhere, but decoding only at a key frame.
-  is_orphan = ticks < first_tick
-  is_shown = is_shown & ~is_orphan & (np.arange(len(ticks)) >= is_key.argmax())
+  is_shown = is_shown & (ticks >= ticks[is_first][recording])
+  is_shown[: is_key.argmax()] = False
   if not is_shown.any():
     raise VideoError("no video frame is to be shown")
   order = np.lexsort((ticks, recording))
@@ -132,24 +140,43 @@ def _make_index(
   if not 0 < lasting <= longest_still(np.diff(times)):
     lasting = typical
   end = float(pts[last] + lasting)
-  return PacketIndex(pts, is_key, is_shown, end, ticks, is_orphan)
+  return PacketIndex(pts, is_key, is_shown, end, ticks, is_first)
 
 
-def _recordings(
+def _first_keys(
     ticks: Int64[np.ndarray, "packets"], is_key: Bool[np.ndarray, "packets"]
-) -> tuple[Int64[np.ndarray, "packets"], Int64[np.ndarray, "packets"]]:
-  """Finds where a key frame is earlier than the one before: a new recording.
+) -> Bool[np.ndarray, "packets"]:
+  """Finds the first key frame, and those earlier than the one before them."""
+  keys = np.flatnonzero(is_key)
+  is_first = np.zeros(len(ticks), bool)
+  is_first[keys[np.append(True, np.diff(ticks[keys]) < 0)]] = True
+  return is_first
+
+
+def missing_references(
+    index: PacketIndex, runs: list[Run]
+) -> tuple[Bool[np.ndarray, "packets"], Bool[np.ndarray, "packets"]]:
+  """Finds pictures whose references are not decoded, which is no damage.
+
+  What is stored after a key frame and shown before it builds on the group of
+  pictures before: it is an orphan where decoding, or a recording, starts here.
+
+  Args:
+    index: Of all packets.
+    runs: What is decoded.
 
   Returns:
-    Of each packet the number of its recording, and when the first key frame
-    of that is shown.
+    The orphans; and all pictures of a group with orphans, in which a decoder
+    may miss references that it was told to forget.
   """
-  keys = np.flatnonzero(is_key)
-  is_first = np.append(True, np.diff(ticks[keys]) < 0)
-  starts = np.zeros(len(ticks), np.int64)
-  starts[keys[is_first]] = 1
-  recording = np.maximum(np.cumsum(starts) - 1, 0)
-  return recording, ticks[keys[is_first]][recording]
+  places = np.arange(len(index.is_key))
+  if index.pts is None:
+    return places < 0, places < 0
+  key = np.maximum.accumulate(np.where(index.is_key, places, 0))
+  is_start = index.is_first.copy()
+  is_start[[run.start for run in runs]] = True
+  is_orphan = is_start[key] & (index.pts < index.pts[key])
+  return is_orphan, np.isin(key, key[is_orphan])
 
 
 def continuous_times(
@@ -190,61 +217,6 @@ def longest_still(steps: Float64[np.ndarray, "steps"]) -> float:
   moving = forward[forward <= _LONGEST_STILL_SECONDS].sum()
   typical = _LONGEST_STILL_FRAMES * np.median(forward)
   return float(max(_LONGEST_STILL_SECONDS, moving, typical))
-
-
-def _check_complete(index: PacketIndex, container: Any, stream: Any) -> None:
-  announced = _announced_seconds(container, stream)
-  if announced is None:
-    return
-  if index.pts is not None:
-    tick = float(stream.time_base)
-    last = index.ticks.max() * tick + index.end - index.pts.max()
-    # Some formats announce the length, some the time of the end.
-    found = max(last, last - index.ticks.min() * tick)
-  elif stream.average_rate:
-    found = len(index.is_key) / float(stream.average_rate)
-  else:
-    return
-  if found < _SMALLEST_SHARE * announced and not _is_whole(container):
-    raise VideoError(
-        f"cut off: it announces {announced:.1f} s and holds {found:.1f} s"
-    )
-
-
-def _is_whole(container: Any) -> bool:
-  """Says whether a Matroska file is as long as its header says.
-
-  Then what it announces beyond its packets is time in which the last picture
-  stays. Source: RFC 9559, the segment's size; other formats tell no size.
-  """
-  if not container.format.name.startswith("matroska"):
-    return False
-  with open(container.name.removeprefix("file:"), "rb") as file:
-    header = file.read(2**16)
-  place = 4  # After the name of the EBML header comes its size.
-  for _ in range(2):
-    length = 9 - header[place].bit_length()
-    field = int.from_bytes(header[place : place + length])
-    size = field - (1 << 7 * length)
-    place += length
-    if header[place + size : place + size + 4] == _SEGMENT:
-      place += size + 4
-  # All bits set: not known.
-  return size < (1 << 7 * length) - 1 and place + size <= container.size
-
-
-def _announced_seconds(container: Any, stream: Any) -> float | None:
-  if stream.duration:
-    return float(stream.duration * stream.time_base)
-  tag = re.fullmatch(
-      r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")
-  )
-  if tag:
-    hours, minutes, seconds = map(float, tag.groups())
-    return 3600 * hours + 60 * minutes + seconds
-  if container.duration and len(container.streams) == 1:
-    return container.duration * 1e-6
-  return None
 
 
 def choose_frames(

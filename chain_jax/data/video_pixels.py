@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from chain_jax.data.video_index import VideoError
+from chain_jax.data import tone_mapping
+from chain_jax.data.video_completeness import VideoError
 
 # Beyond 8K, and beyond a picture 20 times longer than wide, a header is
 # damaged, or made to fill the memory.
@@ -59,19 +60,25 @@ def to_rgb(
 
   Bicubic with a filter that widens when it makes smaller; bit-exact, so that
   two machines give the same pixels. A frame without a colour matrix has that
-  of BT.601.
+  of BT.601. High dynamic range (PQ, HLG) is mapped to ordinary RGB.
   """
   from av.video.reformatter import Interpolation  # Optional: see videos.py.
 
+  transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
+  is_high_range = transfer in (tone_mapping.PQ, tone_mapping.HLG)
   flags = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
   rgb = frame.reformat(
       width=size.width,
       height=size.height,
-      format="rgb24",
+      format="rgb48le" if is_high_range else "rgb24",
       interpolation=flags | Interpolation.BITEXACT,
       threads=1,
-  )
-  return rgb.to_ndarray()
+  ).to_ndarray()
+  if is_high_range:
+    return tone_mapping.to_standard_range(
+        rgb, transfer=transfer, primaries=primaries
+    )
+  return rgb
 
 
 def display_matrix(frame: Any) -> Int32[np.ndarray, "3 3"] | None:

@@ -9,16 +9,20 @@ Where that shortcut does not deliver each chosen frame without a complaint
 What is damaged: one bad frame spoils those that build on it, mostly without a
 sign. So a file is refused when the decoder complains once about anything that
 it was given from the first key frame on, when a packet is marked as broken, or
-when less than 90 % of the announced time is there. Three things pass: damage
-where nothing is decoded; a cut in formats that announce no length (MPEG-TS,
-GIF, some WMV), whose first part then is the video; and what the decoder itself
-does not notice, such as a flipped bit that makes another valid stream (VP8, VP9
-and HEVC notice little).
+when less than 90 % of the announced time is there and the file is not known to
+be whole. No damage is that pictures lack what they build on where a recording
+starts, or another one follows: files are cut and joined so.
+
+Four things pass: damage where nothing is decoded; a cut in formats that
+announce no length (MPEG-TS, GIF, some WMV), whose first part then is the video;
+wrong references in the first group of pictures after such a start; and what the
+decoder itself does not notice, such as a flipped bit that makes another valid
+stream (VP8, VP9 and HEVC notice little).
 """
 
 import contextlib
-import functools
 import pathlib
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from types import ModuleType
@@ -28,15 +32,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from chain_jax import errors
-from chain_jax.data import video_index, video_pixels
-from chain_jax.data.video_index import PacketIndex, VideoError
+from chain_jax.data import video_container, video_index, video_pixels
+from chain_jax.data.video_completeness import VideoError
+from chain_jax.data.video_index import PacketIndex
 
-# Containers of video. Left out are playlists, which name other files, and
-# what FFmpeg makes a video of without it being one: text, single pictures.
-_FORMATS = (
-    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,gif,ogg,rm,mxf,"
-    "dv,nut,ivf,h264,hevc,m4v"
-)
+# What H.264, HEVC and MPEG-2 say of pictures to build on that are not there.
+_ABOUT_REFERENCES = re.compile(r"\bref|reference|mmco|co located", re.I)
 
 
 def decode_video(
@@ -53,7 +54,7 @@ def decode_video(
       rotation taken into account.
 
   Returns:
-    RGB, t = min(`num_frames`, frames in the file).
+    RGB; t is `num_frames`, or fewer where the file has fewer.
 
   Raises:
     VideoError: If the file is missing, no video, or damaged.
@@ -65,10 +66,9 @@ def decode_video(
         f" {num_frames} and {short_side}."
     )
   path = pathlib.Path(path)
-  av = _import_av()
+  av = video_container.import_av()
   with av.logging.Capture() as complaints:
     try:
-      _check_file(path)
       decoder = _Decoder(av, path, short_side, complaints)
       return decoder.decode(num_frames)
     except (VideoError, errors.InputError):
@@ -76,13 +76,6 @@ def decode_video(
     # A stranger's file can bring PyAV to raise anything.
     except Exception as error:
       raise VideoError(_reason(av, error, complaints)) from error
-
-
-def _check_file(path: pathlib.Path) -> None:
-  if not path.is_file():
-    raise VideoError("not a file" if path.exists() else "no such file")
-  if path.stat().st_size == 0:
-    raise VideoError("the file is empty")
 
 
 def _reason(av: ModuleType, error: Exception, complaints: list[Any]) -> str:
@@ -93,28 +86,6 @@ def _reason(av: ModuleType, error: Exception, complaints: list[Any]) -> str:
   if isinstance(error, MemoryError):
     return "needs more memory than there is"
   return f"cannot be read: {errors.one_line(error)}"
-
-
-@functools.cache
-def _import_av() -> ModuleType:
-  try:
-    import av
-  except ImportError as error:
-    raise errors.InputError(
-        "reading video files needs PyAV, which is not installed; run"
-        " pip install 'chain_jax[video]'."
-    ) from error
-  # Complaints are counted, see `_Decoder`, and shown to nobody; two videos may
-  # well complain of the same.
-  av.logging.set_level(av.logging.ERROR)
-  av.logging.set_skip_repeated(False)
-  return av
-
-
-def _metadata_options(av: ModuleType) -> dict[str, str]:
-  """Lets a title pass that is not UTF-8, as PyAV from 19 on does by itself."""
-  is_older = int(av.__version__.partition(".")[0]) < 19
-  return {"metadata_errors": "replace"} if is_older else {}
 
 
 class _Complaint(Exception):
@@ -209,6 +180,7 @@ class _Decoder:
     packet_of = {}
     if index.pts is not None:
       packet_of = {tick: at for at, tick in enumerate(index.ticks.tolist())}
+    orphans, is_near_orphan = video_index.missing_references(index, runs)
     waiting = list(reversed(runs))
     with self._open() as (container, stream):
       tick = float(stream.time_base)
@@ -216,19 +188,21 @@ class _Decoder:
       for number, packet in enumerate(packets):
         if not waiting:
           break
-        run = waiting[-1]
-        if number < run.start:
+        if number < waiting[-1].start:
           continue
         decoded = self._decode_packet(
-            stream, packet, is_orphan=_is_orphan(index, number, run)
+            stream,
+            packet,
+            is_orphan=bool(orphans[number]),
+            is_near_orphan=bool(is_near_orphan[number]),
         )
-        if number == run.stop - 1:
+        if number == waiting[-1].stop - 1:
           decoded += stream.decode(None)
           stream.codec_context.flush_buffers()
           waiting.pop()
         for frame in decoded:
           source = packet_of.get(frame.pts)
-          if source is not None and _is_orphan(index, source, run):
+          if source is not None and orphans[source]:
             continue
           self._check(frame)
           has_time = index.ticks is not None and frame.pts is not None
@@ -238,18 +212,23 @@ class _Decoder:
       self._check()
 
   def _decode_packet(
-      self, stream: Any, packet: Any, *, is_orphan: bool
+      self, stream: Any, packet: Any, *, is_orphan: bool, is_near_orphan: bool
   ) -> list[Any]:
-    if not is_orphan:
-      return stream.decode(packet)
-    # That its references are not there is no damage.
+    """Decodes a packet; that references are not there is no damage."""
     known = len(self._complaints)
     try:
       return stream.decode(packet)
     except self._av.FFmpegError:
+      if not is_orphan:
+        raise
       return []
     finally:
-      del self._complaints[known:]
+      if is_near_orphan:
+        self._complaints[known:] = [
+            complaint
+            for complaint in self._complaints[known:]
+            if not is_orphan and not _ABOUT_REFERENCES.search(complaint[2])
+        ]
 
   def _check(self, frame: Any = None) -> None:
     if self._complaints:
@@ -271,57 +250,10 @@ class _Decoder:
 
   @contextlib.contextmanager
   def _open(self) -> Iterator[tuple[Any, Any]]:
-    """Opens the file and finds its video stream, ready to decode."""
-    with self._av.open(
-        # Else a name such as `concat:a|b` or `http://...` is not a file's.
-        f"file:{self._path}",
-        **_metadata_options(self._av),
-        container_options={
-            "format_whitelist": _FORMATS,
-            "protocol_whitelist": "file",
-        },
-    ) as container:
-      stream = _video_stream(self._av, container)
-      for other in container.streams:
-        if other.index != stream.index:
-          other.discard = self._av.stream.Discard.all
-      stream.thread_type = "NONE"
-      stream.thread_count = 1
-      aspect = stream.sample_aspect_ratio  # Unknown: None, or 0/1.
+    with video_container.open_video(self._av, self._path) as opened:
+      aspect = opened[1].sample_aspect_ratio  # Unknown: None, or 0/1.
       if aspect:
         self._pixel_aspect = Fraction(aspect.numerator, aspect.denominator)
       # What FFmpeg says while it guesses at a file's contents tells nothing.
       self._complaints.clear()
-      yield container, stream
-
-
-def _is_orphan(index: PacketIndex, packet: int, run: video_index.Run) -> bool:
-  """Says whether a picture's references may lie before what is decoded."""
-  if index.pts is None:
-    return False
-  return bool(
-      index.is_orphan[packet] or index.pts[packet] < index.pts[run.start]
-  )
-
-
-def _video_stream(av: ModuleType, container: Any) -> Any:
-  """Finds the best stream of moving pictures.
-
-  Raises:
-    VideoError: If there is none, or it cannot be decoded.
-  """
-  flags = av.stream.Disposition
-  moving = [
-      stream
-      for stream in container.streams.video
-      if not stream.disposition & (flags.attached_pic | flags.timed_thumbnails)
-  ]
-  if not moving:
-    held = {other.type for other in container.streams} - {"video"}
-    only = f", only {' and '.join(sorted(map(str, held)))}" if held else ""
-    raise VideoError(f"no video is in it{only}")
-  best = container.streams.best("video")
-  stream = best if best in moving else moving[0]
-  if stream.codec_context is None:
-    raise VideoError("its video is in a format that FFmpeg cannot decode")
-  return stream
+      yield opened
