@@ -29,7 +29,7 @@ _REQUIRED = [
 ]
 
 # Decoding in processes of its own, weights of backbones.
-_VIDEO = ["av>=17.1,<20", "pebble", "safetensors"]
+_VIDEO = ["av>=18.0,<20", "pebble", "safetensors"]
 _BEAM = ["apache-beam"]
 _DEV = ["pytest", "pytest-xdist", "hypothesis", "ruff", "pyink", "beartype"]
 _DEV += ["setuptools"]  # Tests read this file; Python 3.12 brings none.

@@ -23,7 +23,7 @@ def import_av() -> ModuleType:
   """Returns PyAV, set to log errors and nothing else.
 
   Raises:
-    errors.InputError: If it is not installed, or older than 17.1.
+    errors.InputError: If it is not installed, or older than 18.0.
   """
   try:
     import av
@@ -32,13 +32,13 @@ def import_av() -> ModuleType:
         "reading video files needs PyAV, which is not installed; run"
         " pip install 'chain_jax[video]'."
     ) from error
-  if not hasattr(av.stream, "Discard"):
+  if int(av.__version__.partition(".")[0]) < 18:
     raise errors.InputError(
-        f"reading video files needs PyAV 17.1 or newer, got {av.__version__};"
+        f"reading video files needs PyAV 18.0 or newer, got {av.__version__};"
         " run pip install 'chain_jax[video]'."
     )
-  # Complaints are counted, see `videos._Decoder`, and shown to nobody; two videos may
-  # well complain of the same.
+  # Complaints are counted, see `videos._Decoder`, and shown to nobody;
+  # two videos may well complain of the same.
   av.logging.set_level(av.logging.ERROR)
   av.logging.set_skip_repeated(False)
   return av
