@@ -68,6 +68,12 @@ class Watched:
     self.close()
     return "hangs", f"took longer than {self._timeout_seconds:g} s"
 
+  def __enter__(self) -> "Watched":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
   def close(self) -> None:
     """Ends the process."""
     if self._process is not None:
@@ -159,9 +165,18 @@ def _compared_size(width: int, height: int) -> tuple[int, int]:
   return side, round(side / (width / height))
 
 
-def check(case: Case, path: pathlib.Path, watched: Watched) -> Finding:
-  """Decodes a file in both ways and compares."""
-  kind, videos = watched.call(full_decode, str(path), case.size)
+def check(
+    case: Case, path: pathlib.Path, *, decoder: Watched, other: Watched
+) -> Finding:
+  """Decodes a file in both ways and compares.
+
+  Args:
+    case: Whose file it is.
+    path: Of the file.
+    decoder: Runs `decode_video`.
+    other: Runs the full decode: PyAV's settings are a process's.
+  """
+  kind, videos = other.call(full_decode, str(path), case.size)
   doubt = ""
   if kind != "value":
     doubt = videos.strip().splitlines()[-1]
@@ -173,7 +188,7 @@ def check(case: Case, path: pathlib.Path, watched: Watched) -> Finding:
     elif videos and min(errors for _, errors in videos):
       doubt = "a full decode meets errors"
   side = min(videos[0][0].shape[1:3]) if videos else _SMALL_SIDE
-  kind, answer = watched.call(_decode, str(path), NUM_FRAMES, side)
+  kind, answer = decoder.call(_decode, str(path), NUM_FRAMES, side)
   if kind != "value":
     last = answer.strip().splitlines()[-1]
     return Finding(fault=f"{kind}: {last}", doubt=doubt)

@@ -36,9 +36,7 @@ def damaged() -> list[Case]:
     changes |= {"hole": _hole, "headless": _headless}
     for name, change in changes.items():
       cases.append(
-          derived_case(
-              _GROUP, f"{name}{suffix}", source, change, must="either"
-          )
+          derived_case(_GROUP, f"{name}{suffix}", source, change, must="either")
       )
   index = pyav_case("", "a.mp4", 60, options="g=12 bf=2")
   for seed in range(12):
@@ -125,7 +123,7 @@ def refused() -> list[Case]:
       "session.ts": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 5004 RTP/AVP 96\n",
       "archive.mov": b"PK\x03\x04" + bytes(200),
       "only_ftyp.mp4": b"\0\0\0\x18ftypisom\0\0\2\0isomiso2",
-      "subtitles.mp4": b"1\n00:00:00,000 --> 00:00:01,000\nHello\n\n",
+      "only_subtitles.mp4": b"1\n00:00:00,000 --> 00:00:01,000\nHello\n\n",
   }  # fmt: skip
   cases = [
       Case(

@@ -74,6 +74,7 @@ class Coding:
     sound: Encoder of a second stream; None = no sound.
     sound_seconds: Its length.
     sound_first: Whether it is the first stream.
+    last_frames: How many frames long the last one stays on the screen.
     retime: Changes (pts, dts, position) of a packet to (pts, dts).
     prepare: Called with the video stream before the first frame.
   """
@@ -87,6 +88,7 @@ class Coding:
   sound: str | None = None
   sound_seconds: float = 2.0
   sound_first: bool = False
+  last_frames: int = 1
   retime: Callable[[int, int, int], tuple[int, int]] | None = None
   prepare: Callable[[Any], None] | None = None
 
@@ -105,9 +107,9 @@ def pictures(count: int, *, width=96, height=64, first=0) -> np.ndarray:
   for place in range(count):
     number = first + place
     gray = number ^ (number >> 1)
-    drawn[place, : height - rows] = np.where(
-        (gray >> bit) & 1, _BRIGHT, _DARK
-    )[..., None]
+    drawn[place, : height - rows] = np.where((gray >> bit) & 1, _BRIGHT, _DARK)[
+        ..., None
+    ]
     moved = (np.arange(width) + 3 * number) % texture.shape[1]
     drawn[place, height - rows :] = texture[:rows][:, moved]
   return drawn
@@ -150,6 +152,8 @@ def write(
               packet.pts, packet.dts, position
           )
         position += 1
+        if position == len(frames) and coding.last_frames > 1:
+          packet.duration = coding.last_frames
         container.mux(packet)
     if sound:
       for packet in tone(sound, coding.sound_seconds):

@@ -32,8 +32,7 @@ def looks() -> list[Case]:
   ]
   cases += [pyav_case(_GROUP, name, 60, **fields) for name, fields in _COLOURS]
   cases += [
-      ffmpeg_case(_GROUP, name, 60, arguments)
-      for name, arguments in _BY_FFMPEG
+      ffmpeg_case(_GROUP, name, 60, arguments) for name, arguments in _BY_FFMPEG
   ]
   cases += [
       copied_case(

@@ -123,7 +123,7 @@ _MUXED = [
     ),
     (
         "cover_first.mp4",
-        f"-i {{cover}} -map 1 -map 0 -c:v:0 mjpeg -disposition:v:0 attached_pic"
+        "-i {cover} -map 1 -map 0 -c:v:0 mjpeg -disposition:v:0 attached_pic"
         " -c:v:1 libx264 -pix_fmt yuv420p",
         {},
     ),
@@ -183,7 +183,11 @@ _MUXED = [
     ),
     ("odd_title.mkv", f"{_X264} -metadata title=\u00fc\u4e2d\u202e", {}),
     ("rtp_hints.mp4", f"{_X264} -movflags rtphint", {}),
-    ("sound_only_vorbis.ogv", f"{_TONE} -map 1 -c:a libvorbis", {"must": "refused"}),
+    (
+        "sound_only_vorbis.ogv",
+        f"{_TONE} -map 1 -c:a libvorbis",
+        {"must": "refused"},
+    ),
 ]
 
 
