@@ -46,6 +46,7 @@ def all_cases() -> list[Case]:
       *video_corpus_times.times(),
       *video_corpus_looks.looks(),
       *video_corpus_cuts.cuts(),
+      *video_corpus_cuts.open_groups(),
       *video_corpus_damage.renamed(),
       *video_corpus_damage.damaged(),
       *video_corpus_damage.refused(),

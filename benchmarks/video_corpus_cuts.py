@@ -11,6 +11,7 @@ from benchmarks.video_corpus_files import (
 )
 
 _CUTS = "cuts and joins"
+_GROUPS = "open groups"
 _OPEN = "x264-params=open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"
 _HEVC = "x265-params=log-level=none:keyint=12:min-keyint=12:scenecut=0"
 _LONG = pyav_case("", "a.mp4", 150, options=_OPEN)
@@ -22,6 +23,7 @@ _LONG_MPEG2 = pyav_case(
 )
 _LONG_TS = pyav_case("", "a.ts", 150, options=_OPEN)
 _LONG_CLOSED = pyav_case("", "a.ts", 150, options="g=24 bf=2")
+_LONG_EDITED = pyav_case("", "a.mp4", 150, options="g=50 bf=2", sound="aac")
 
 
 def cuts() -> list[Case]:
@@ -46,6 +48,9 @@ def cuts() -> list[Case]:
           )
       )
   cases += [
+      # The edit list hides what lies before: 30 frames, of a group of 50.
+      copied_case(_CUTS, "edit_list.mp4", _LONG_EDITED, "-ss 1.2", ""),
+      copied_case(_CUTS, "edit_list.mov", _LONG_EDITED, "-ss 3.6", ""),
       copied_case(_CUTS, "short_start.mp4", _LONG, "-ss 0.2", "", slack=5),
       copied_case(_CUTS, "kept_times.ts", _LONG_TS, "-ss 2 -copyts", "", slack=5),
       derived_case(_CUTS, "joined.ts", _LONG_CLOSED, _join(1, 1), slack=3),
@@ -59,6 +64,49 @@ def cuts() -> list[Case]:
       derived_case(_CUTS, "ends_in_mid_gop.ts", _LONG_CLOSED, _until(0.7), must="either"),
   ]  # fmt: skip
   return cases
+
+
+# Of 50 frames every second one is chosen: key frames, and also pictures that
+# are stored after a key frame but shown before it.
+_OPEN_GROUPS = [
+    ("h264", "libx264", _OPEN, "mp4 mkv ts"),
+    ("hevc", "libx265", f"{_HEVC}:open-gop=1", "mp4 mkv ts"),
+    ("mpeg2", "mpeg2video", "bf=2 g=12", "mpg mkv ts"),
+    ("mpeg1", "mpeg1video", "bf=2 g=12", "mpg mkv"),
+]
+
+
+def open_groups() -> list[Case]:
+  """Returns cases whose groups of pictures lean on the one before."""
+  cases = [
+      pyav_case(
+          _GROUPS,
+          f"{kind}_{count}.{suffix}",
+          count,
+          codec=codec,
+          options=options,
+      )
+      for kind, codec, options, suffixes in _OPEN_GROUPS
+      for suffix in suffixes.split()
+      for count in (50, 250)
+  ]
+  for source in [case for case in cases if case.name.startswith("mpeg2_50")]:
+    cases.append(
+        derived_case(
+            _GROUPS, f"broken_link_{source.name}", source, _break_links
+        )
+    )
+  return cases
+
+
+def _break_links(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Says of each MPEG-2 group that the one before it was cut off."""
+  data = bytearray(source.read_bytes())
+  place = data.find(b"\0\0\1\xb8")
+  while place >= 0:
+    data[place + 7] |= 0x20
+    place = data.find(b"\0\0\1\xb8", place + 4)
+  target.write_bytes(data)
 
 
 def _join(*shares):
