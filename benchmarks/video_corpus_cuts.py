@@ -66,8 +66,8 @@ def cuts() -> list[Case]:
   return cases
 
 
-# Of 50 frames every second one is chosen: key frames, and also pictures that
-# are stored after a key frame but shown before it.
+# Of 40 and 50 frames nearly every second one is chosen: key frames, and also
+# pictures that are stored after a key frame but shown before it.
 _OPEN_GROUPS = [
     ("h264", "libx264", _OPEN, "mp4 mkv ts"),
     ("hevc", "libx265", f"{_HEVC}:open-gop=1", "mp4 mkv ts"),
@@ -88,25 +88,35 @@ def open_groups() -> list[Case]:
       )
       for kind, codec, options, suffixes in _OPEN_GROUPS
       for suffix in suffixes.split()
-      for count in (50, 250)
+      for count in (40, 50, 250)
   ]
-  for source in [case for case in cases if case.name.startswith("mpeg2_50")]:
-    cases.append(
+  for source in [case for case in cases if case.name.startswith("mpeg")]:
+    cases += [
         derived_case(
-            _GROUPS, f"broken_link_{source.name}", source, _break_links
+            _GROUPS, f"{name}_{source.name}", source, _flag_groups(bits)
         )
-    )
+        for name, bits in (("broken", 0x20), ("closed", 0x40))
+        if "_250" not in source.name
+    ]
   return cases
 
 
-def _break_links(source: pathlib.Path, target: pathlib.Path) -> None:
-  """Says of each MPEG-2 group that the one before it was cut off."""
-  data = bytearray(source.read_bytes())
-  place = data.find(b"\0\0\1\xb8")
-  while place >= 0:
-    data[place + 7] |= 0x20
-    place = data.find(b"\0\0\1\xb8", place + 4)
-  target.write_bytes(data)
+def _flag_groups(bits: int):
+  """Sets flags of each MPEG-2 group: 0x40 says closed, 0x20 broken link.
+
+  Recorders write either of them at groups that lean on the one before; FFmpeg
+  then decodes their first pictures even if that was not given to it.
+  """
+
+  def change(source, target):
+    data = bytearray(source.read_bytes())
+    place = data.find(b"\0\0\1\xb8")
+    while place >= 0:
+      data[place + 7] |= bits
+      place = data.find(b"\0\0\1\xb8", place + 4)
+    target.write_bytes(data)
+
+  return change
 
 
 def _join(*shares):
