@@ -9,7 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from chain_jax.data import frame_sampling, video_index, video_pixels, videos
+from chain_jax.data import (
+    frame_sampling,
+    video_clock,
+    video_index,
+    video_pixels,
+    videos,
+)
 
 pytest.importorskip("av", reason="video files need PyAV, the extra [video]")
 import av
@@ -88,7 +94,7 @@ def test_choosing_frames_agrees_with_looking_at_the_clock(seed):
   begins = list(itertools.accumulate(steps, initial=3.0))
   times, end = begins[:-1], begins[-1]
   for num_frames in (1, 2, 5, 17, 60):
-    chosen = video_index.choose_frames(
+    chosen = video_clock.choose_frames(
         np.array(times), end=end, num_frames=num_frames
     ).tolist()
     count = len(chosen)
@@ -137,12 +143,12 @@ def test_a_still_lasts_as_long_at_a_varying_rate_as_at_a_constant_one(
 def test_a_jump_of_the_clock_is_no_still():
   times = np.concatenate([np.arange(125) / 25, 3600 + np.arange(125) / 25])
   for jumped in (times, np.roll(times, 125)):
-    even, _ = video_index.continuous_times(jumped)
+    even, _ = video_clock.continuous_times(jumped)
     np.testing.assert_allclose(even - even[0], np.arange(250) / 25, atol=1e-9)
   # Slides that stay for minutes are none, nor is half an hour in a lecture.
   for steps in ([100.0] * 5 + [300.0], [0.04] * 50_000 + [1800.0]):
     times = np.concatenate([[0.0], np.cumsum(steps)])
-    even, _ = video_index.continuous_times(times)
+    even, _ = video_clock.continuous_times(times)
     np.testing.assert_allclose(even, times)
 
 

@@ -1,11 +1,6 @@
 """Which frames a video file holds, when each is shown, and which to decode.
 
 All of it is read from the packets of a file; no picture is decoded for it.
-
-Times of a file are believed but for two things: what was put together of
-several recordings starts anew in the middle, and a clock that was set anew
-leaves an hour in which nothing is shown. Both are taken out, see
-`continuous_times`.
 """
 
 from typing import Any, NamedTuple
@@ -13,16 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from chain_jax.data import video_completeness
+from chain_jax.data import video_clock, video_completeness
 from chain_jax.data.video_completeness import VideoError
 
-# Matroska and FLV round times to 1 ms. So the end of a frame counts as lying
-# on the centre of a segment where it is no further than that away.
-_SLACK_SECONDS = 1e-3
-# No picture is shown for so long, if it is also longer than all that moves:
-# 60 s of a still are common in slides and screen recordings.
-_LONGEST_STILL_SECONDS = 60.0
-_LONGEST_STILL_FRAMES = 10
+# What a packet says of all that follow it.
+_STANDING = ("palette", "new_extradata", "param_change")
 
 
 class PacketIndex(NamedTuple):
@@ -72,7 +62,9 @@ def read_index(container: Any, stream: Any) -> PacketIndex:
       packets cover less than 90 % of the time that the file announces.
   """
   packets = []
+  is_standing = False
   for packet in container.demux(stream):
+    is_standing |= any(map(packet.has_sidedata, _STANDING))
     # In a transport stream it says that a counter jumped, as where two files
     # were joined; whether a picture was lost the decoder knows.
     if packet.is_corrupt and container.format.name != "mpegts":
@@ -94,6 +86,9 @@ def read_index(container: Any, stream: Any) -> PacketIndex:
   video_completeness.check_complete(
       _seconds_found(index, stream), container, stream
   )
+  if is_standing:  # So no packet may be left out.
+    only_first = np.arange(len(is_key)) == index.start
+    index = index._replace(is_key=only_first)
   return index
 
 
@@ -125,19 +120,18 @@ def _make_index(
   if ticks is None or not is_key.any() or len(set(ticks)) < len(ticks):
     return PacketIndex(None, is_key, is_shown, float("nan"), ticks)
   is_first = _first_keys(ticks, is_key)
-  recording = np.maximum(np.cumsum(is_first) - 1, 0)
   # A recording may start anywhere, but decoding only at a key frame.
-  is_shown = is_shown & (ticks >= ticks[is_first][recording])
+  is_shown = is_shown & ~_orphans(ticks, is_key, is_first)
   is_shown[: is_key.argmax()] = False
   if not is_shown.any():
     raise VideoError("no video frame is to be shown")
-  order = np.lexsort((ticks, recording))
-  times, typical = continuous_times(ticks[order] * tick)
+  order = np.lexsort((ticks, np.cumsum(is_first)))
+  times, typical = video_clock.continuous_times(ticks[order] * tick)
   pts = np.empty(len(ticks))
   pts[order] = times
   last = int(np.argmax(np.where(is_shown, pts, -np.inf)))
   lasting = durations[last] * tick
-  if not 0 < lasting <= longest_still(np.diff(times)):
+  if not 0 < lasting <= video_clock.longest_still(np.diff(times)):
     lasting = typical
   end = float(pts[last] + lasting)
   return PacketIndex(pts, is_key, is_shown, end, ticks, is_first)
@@ -166,93 +160,36 @@ def missing_references(
     runs: What is decoded.
 
   Returns:
-    The orphans; and all pictures of a group with orphans, in which a decoder
-    may miss references that it was told to forget.
+    The orphans; and all pictures of a group in which a decoder may miss
+    references that it is told to forget: the first of a recording, and one
+    with orphans.
   """
-  places = np.arange(len(index.is_key))
   if index.pts is None:
-    return places < 0, places < 0
-  key = np.maximum.accumulate(np.where(index.is_key, places, 0))
+    nowhere = np.zeros(len(index.is_key), bool)
+    return nowhere, nowhere
   is_start = index.is_first.copy()
   is_start[[run.start for run in runs]] = True
-  is_orphan = is_start[key] & (index.pts < index.pts[key])
-  return is_orphan, np.isin(key, key[is_orphan])
+  is_orphan = _orphans(index.pts, index.is_key, is_start)
+  key = _own_key(index.is_key)
+  return is_orphan, index.is_first[key] | np.isin(key, key[is_orphan])
 
 
-def continuous_times(
-    times: Float64[np.ndarray, "frames"],
-) -> tuple[Float64[np.ndarray, "frames"], float]:
-  """Takes jumps out of the times of frames.
-
-  A step back, or one longer than `longest_still`, becomes a typical step.
-
-  Args:
-    times: In seconds, in the order in which frames are shown.
-
-  Returns:
-    The times, from the same first one on, strictly increasing; and the
-    typical step between two frames, in seconds.
-
-  >>> continuous_times(np.array([0.0, 1, 2, 7202, 7203, 1]))[0].tolist()
-  [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
-  >>> continuous_times(np.array([0.0, 9.0, 9.5]))[0].tolist()  # A still.
-  [0.0, 9.0, 9.5]
-  """
-  steps = np.diff(times)
-  is_jump = (steps <= 0) | (steps > longest_still(steps))
-  typical = float(np.median(steps[~is_jump])) if (~is_jump).any() else 1.0
-  steps = np.where(is_jump, typical, steps)
-  return times[0] + np.concatenate([[0.0], np.cumsum(steps)]), typical
+def _orphans(
+    times: np.ndarray,
+    is_key: Bool[np.ndarray, "packets"],
+    is_start: Bool[np.ndarray, "packets"],
+) -> Bool[np.ndarray, "packets"]:
+  """Finds what follows a key frame at a start at once and is shown before."""
+  key = _own_key(is_key)
+  num_shown_later = np.cumsum((times > times[key]) & ~is_key)
+  is_next = num_shown_later == num_shown_later[key]
+  return is_start[key] & (times < times[key]) & is_next
 
 
-def longest_still(steps: Float64[np.ndarray, "steps"]) -> float:
-  """Returns what a picture may last, in seconds; beyond, the clock jumped.
-
-  Args:
-    steps: Between frames, in seconds.
-  """
-  forward = steps[steps > 0]
-  if not len(forward):
-    return _LONGEST_STILL_SECONDS
-  moving = forward[forward <= _LONGEST_STILL_SECONDS].sum()
-  typical = _LONGEST_STILL_FRAMES * np.median(forward)
-  return float(max(_LONGEST_STILL_SECONDS, moving, typical))
-
-
-def choose_frames(
-    times: Float64[np.ndarray, "frames"], *, end: float, num_frames: int
-) -> Int64[np.ndarray, "chosen"]:
-  """Chooses the frames on screen at the centres of equal segments of time.
-
-  Where one frame ends and the next begins at the centre, the earlier one is
-  taken. A frame that lasts over several segments is taken for each of them,
-  as a copy of the video at a constant rate would show it that often.
-
-  Args:
-    times: When each frame begins, in seconds, increasing.
-    end: When the last one ends.
-    num_frames: How many to choose; fewer where the same video at a constant
-      rate, that of the shortest steps, would have fewer.
-
-  Returns:
-    Positions in `times`, not decreasing.
-
-  >>> choose_frames(np.arange(8.0), end=8.0, num_frames=2).tolist()
-  [1, 5]
-  >>> choose_frames(np.array([0.0, 7.0, 7.5]), end=8.0, num_frames=3).tolist()
-  [0, 0, 0]
-  >>> choose_frames(np.array([0.0, 1.0]), end=2.0, num_frames=25).tolist()
-  [0, 1]
-  """
-  begins = np.append(times[1:], end)
-  # One odd step between hundreds does not make a faster video.
-  shortest = np.quantile(begins - times, 0.1, method="higher") + _SLACK_SECONDS
-  count = max(len(times), int((end - times[0]) / shortest))
-  count = min(num_frames, count)
-  segment = (end - times[0]) / count
-  centres = times[0] + (np.arange(count) + 0.5) * segment - _SLACK_SECONDS
-  chosen = np.searchsorted(begins, centres)
-  return np.minimum(chosen, len(times) - 1).astype(np.int64)
+def _own_key(is_key: Bool[np.ndarray, "packets"]) -> Int64[np.ndarray, "_"]:
+  """Names each packet's key frame, the last one up to it."""
+  places = np.arange(len(is_key))
+  return np.maximum.accumulate(np.where(is_key, places, 0))
 
 
 def plan_runs(
@@ -262,7 +199,7 @@ def plan_runs(
 
   Args:
     index: With times.
-    wanted: Packets whose frames are to be seen; with a key frame before each.
+    wanted: Packets whose frames are to be seen.
 
   Returns:
     Runs in order, apart from each other, each from a key frame on. What is
@@ -286,7 +223,8 @@ def plan_runs(
   for packet in np.unique(wanted):
     until = slice(packet + 1)
     earlier = index.is_key[until] & (index.pts[until] <= index.pts[packet])
-    start = int(np.flatnonzero(earlier)[-1])
+    # Without one, times contradict the order, which decoding will show.
+    start = int(np.flatnonzero(earlier)[-1]) if earlier.any() else index.start
     while runs and start < runs[-1].stop:
       start = min(start, runs.pop().start)
     runs.append(Run(start, int(packet) + 1))

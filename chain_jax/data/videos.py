@@ -32,12 +32,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 from chain_jax import errors
-from chain_jax.data import video_container, video_index, video_pixels
+from chain_jax.data import (
+    video_clock,
+    video_container,
+    video_index,
+    video_pixels,
+)
 from chain_jax.data.video_completeness import VideoError
 from chain_jax.data.video_index import PacketIndex
 
-# What H.264, HEVC and MPEG-2 say of pictures to build on that are not there.
-_ABOUT_REFERENCES = re.compile(r"\bref|reference|mmco|co located", re.I)
+# What H.264 and HEVC say of pictures to build on that are not there.
+_ABOUT_REFERENCES = re.compile(
+    r"mmco|missing reference|reference picture missing|could not find ref"
+    r"|co located",
+    re.IGNORECASE,
+)
 
 
 def decode_video(
@@ -48,7 +57,7 @@ def decode_video(
   Args:
     path: A file. The best video stream counts; cover pictures do not.
     num_frames: How many frames, at most: those on screen at the centres of as
-      many equal segments of time, see `video_index.choose_frames`.
+      many equal segments of time, see `video_clock.choose_frames`.
     short_side: Of the frames in pixels; the other side follows from the
       aspect ratio as it is shown, with pixels that are not square and with
       rotation taken into account.
@@ -131,16 +140,19 @@ class _Decoder:
     """Decodes what is needed; None where frames do not come as foreseen."""
     shown = np.flatnonzero(index.is_shown)
     shown = shown[np.argsort(index.pts[shown])]
-    chosen = video_index.choose_frames(
+    chosen = video_clock.choose_frames(
         index.pts[shown], end=index.end, num_frames=num_frames
     )
     wanted = shown[chosen].tolist()
     frames: dict[int, np.ndarray] = {}
     latest = -np.inf
     runs = video_index.plan_runs(index, shown[chosen])
+    starts = {run.start for run in runs}
     for packet, _, frame in self._frames(index, runs):
       if packet is None or index.pts[packet] <= latest:
         return None
+      if packet in starts and not frame.key_frame:
+        return None  # Some encoders call every packet a key frame.
       latest = index.pts[packet]
       if packet in wanted:
         frames[packet] = self._to_rgb(frame)
@@ -158,9 +170,9 @@ class _Decoder:
       raise VideoError("no frame comes out of the decoder")
     begins = np.arange(float(len(times)))
     if None not in times:
-      begins, _ = video_index.continuous_times(np.array(times))
+      begins, _ = video_clock.continuous_times(np.array(times))
     mean = np.diff(begins).mean() if len(begins) > 1 else 1.0
-    chosen = video_index.choose_frames(
+    chosen = video_clock.choose_frames(
         begins, end=float(begins[-1] + mean), num_frames=num_frames
     ).tolist()
     wanted = set(chosen)
