@@ -93,14 +93,15 @@ def write_streams(
     sound_first=False,
     sound_seconds=0.0,
     cover=None,
+    codec="libx264",
 ):
-  """Writes H.264 beside other streams: sound, a cover picture."""
+  """Writes a video beside other streams: sound, a cover picture."""
   with av.open(str(path), "w") as container:
     if sound_first:
       sound = container.add_stream("aac", rate=8000)
     if cover == "first":
       picture = _add_cover(container)
-    video = container.add_stream("libx264", rate=25, options={"g": "6"})
+    video = container.add_stream(codec, rate=25, options={"g": "6"})
     video.height, video.width = frames.shape[1:3]
     video.pix_fmt, video.bit_rate = "yuv420p", 8_000_000
     if cover == "last":
