@@ -9,6 +9,7 @@ from typing import Any
 
 from chain_jax import errors
 from chain_jax.data.video_completeness import VideoError
+from chain_jax.data.video_pixels import MAX_PIXELS
 
 # Containers of video. Left out are playlists, which name other files, and
 # what FFmpeg makes a video of without it being one: text, single pictures.
@@ -82,6 +83,8 @@ def open_video(av: ModuleType, path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
         other.discard = av.stream.Discard.all
     stream.thread_type = "NONE"
     stream.thread_count = 1
+    # A damaged picture must not grow beyond what any video has.
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     yield container, stream
 
 
@@ -112,4 +115,6 @@ def _video_stream(av: ModuleType, container: Any) -> Any:
   stream = best if best in moving else moving[0]
   if stream.codec_context is None:
     raise VideoError("its video is in a format that FFmpeg cannot decode")
+  if stream.width * stream.height > MAX_PIXELS:
+    raise VideoError(f"a frame has {stream.width} x {stream.height} pixels")
   return stream
