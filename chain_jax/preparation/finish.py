@@ -200,7 +200,7 @@ def _write_tfds_files(
           "scale": plan.scale,
           "offset": plan.offset,
           "num_classes": plan.num_classes,
-          "settings": plan.settings,
+          "settings": plan.settings | plan.remembered,
       },
   )
 

@@ -34,6 +34,8 @@ class Plan:
     inputs: Per task, [name, size in bytes] of what it reads; tells another
       input from this one, wherever it lies.
     settings: What else decides the content: JSON values.
+    remembered: JSON values that decide nothing and are good to know later; the
+      dataset's metadata has them among the settings.
     left_out: (name, reason) of inputs that no task reads.
   """
 
@@ -47,6 +49,7 @@ class Plan:
   parts: list[str]
   inputs: list[list[list[Any]]]
   settings: dict[str, Any]
+  remembered: dict[str, Any] = dataclasses.field(default_factory=dict)
   left_out: Sequence[tuple[str, str]] = dataclasses.field(default_factory=list)
 
   @property

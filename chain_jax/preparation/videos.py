@@ -179,6 +179,7 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
           "classes": videos.classes,
           "labels_checksum": _checksum(labels),
       },
+      remembered=frame_features.remembered_weights(parsed.weights),
       left_out=videos.left_out,
   )
   return plan, VideoReader(
