@@ -251,7 +251,7 @@ def test_labels_are_as_told_and_said(clips, tmp_path, capsys):
       "folders": ("10 videos, 2 classes by folder\n", 2),
       "none": ("10 videos, no classes\n", 0),
       f"{tmp_path}/list.csv": (
-          f"1 videos, 1 class by {tmp_path}/list.csv\n",
+          f"1 video, 1 class by {tmp_path}/list.csv\n",
           1,
       ),
   }

@@ -214,12 +214,12 @@ def _list_videos(parsed: argparse.Namespace) -> VideoList:
   )
   for line in videos.remarks:
     print(f"note: {line}", file=sys.stderr)
+  num_videos, num_classes = len(videos.ids), len(videos.classes)
   classes = "no classes"
-  if videos.classes:
-    count = len(videos.classes)
-    classes = f"{count:,} class{'es' if count > 1 else ''}"
+  if num_classes:
+    classes = f"{num_classes:,} class{'es' if num_classes > 1 else ''}"
     classes += f" by {shown(file) if file else 'folder'}"
-  print(f"{len(videos.ids):,} videos, {classes}")
+  print(f"{num_videos:,} video{'s' if num_videos > 1 else ''}, {classes}")
   return videos
 
 
