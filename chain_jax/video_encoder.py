@@ -270,8 +270,8 @@ def encode_videos(
 def _no_video(left_out: Sequence[LeftOut]) -> InputError:
   """Says in one line why nothing can be searched with."""
   first, *others = left_out
-  more = f" ({len(others)} more are none either)" if others else ""
+  more = f"; nor can {len(others)} more" if others else ""
   return InputError(
       f"--video={first.name} must be a video that can be decoded:"
-      f" {first.reason}{more}; check the file."
+      f" {first.reason.rstrip('.')}{more}; check the file."
   )

@@ -113,7 +113,7 @@ def test_bad_files_alone_are_one_line(gallery, bad, tmp_path, capsys):
   assert code == 2 and found is None
   (line,) = _errors(capsys)
   assert line.startswith(f"error: --video={bad} must be a video that can be")
-  assert "(1 more are none either)" in line
+  assert "; nor can 1 more; check" in line
 
 
 def test_a_folder_is_searched_with_at_any_depth(
