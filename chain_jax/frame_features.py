@@ -22,6 +22,16 @@ def cached_backbone(name: str, weights: str | None) -> Backbone:
   return load_backbone(name, path)
 
 
+def remembered_weights(weights: str | None) -> dict[str, str]:
+  """Returns what a dataset remembers of where its weights lay.
+
+  It is a hint, for `search` to find them again: the checksum decides.
+  """
+  if weights is None:
+    return {}
+  return {"weights": os.path.abspath(os.path.expanduser(weights))}
+
+
 def extract_features(
     backbone: Backbone,
     views: UInt8[np.ndarray, "num_frames num_variants size size 3"],

@@ -1,7 +1,7 @@
 """Finds the nearest codes; FAISS inside, ties always by gallery position.
 
 python -m chain_jax.search --gallery=CODE_DIR --query=CODE_DIR --top_k=10
-python -m chain_jax.search --gallery=CODE_DIR --video=FILE --weights=FILE
+python -m chain_jax.search --gallery=CODE_DIR --video FILE FOLDER ...
 """
 
 import argparse
@@ -86,22 +86,48 @@ def _run(arguments: Sequence[str]) -> None:
     raise InputError("give either --query or --video; see --help.")
   gallery = codes.read_code_directory(flags.gallery)
   if flags.video:
-    # Deferred: it needs jax, and searching with codes does not.
-    from chain_jax import video_encoder
-
-    query = video_encoder.encode_videos(
-        flags.video,
-        gallery_path=flags.gallery,
-        gallery=gallery,
-        workdir=flags.workdir,
-        weights=flags.weights,
-    )
+    query, num_left_out = _encode(flags, gallery)
   else:
-    query = codes.read_code_directory(flags.query)
+    query, num_left_out = codes.read_code_directory(flags.query), 0
   found = neighbours(query, gallery, top_k=flags.top_k)
-  if flags.output:
+  _write(found, flags.output)
+  if flags.strict and num_left_out:
+    raise InputError(
+        "--strict allows nothing to be left out of --video, got"
+        f" {num_left_out}, listed above; mend or remove these."
+    )
+
+
+def _encode(flags: argparse.Namespace, gallery: CodeSet) -> tuple[CodeSet, int]:
+  """Encodes the videos; counts what was left out, and lists it."""
+  for name, least in (("timeout_seconds", 1), ("num_workers", 0)):
+    if not least <= getattr(flags, name) <= 10**6:
+      raise InputError(
+          f"--{name} must be {least} to {10**6}, got {getattr(flags, name)}."
+      )
+  # Deferred: it needs jax, and searching with codes does not.
+  from chain_jax import video_encoder
+
+  query, left_out, remarks = video_encoder.encode_videos(
+      flags.video,
+      gallery_path=flags.gallery,
+      gallery=gallery,
+      workdir=flags.workdir,
+      weights=flags.weights,
+      num_workers=flags.num_workers,
+      timeout_seconds=float(flags.timeout_seconds),
+  )
+  for line in remarks:
+    print(f"note: {line}", file=sys.stderr)
+  for name, reason in left_out:
+    print(f"left out: {name}: {reason}", file=sys.stderr)
+  return query, len(left_out)
+
+
+def _write(found: Iterator[dict], output: str | None) -> None:
+  if output:
     lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in found]
-    pathlib.Path(flags.output).write_text("".join(lines), encoding="utf-8")
+    pathlib.Path(output).write_text("".join(lines), encoding="utf-8")
     return
   for each in found:
     print(each["id"])
@@ -109,12 +135,12 @@ def _run(arguments: Sequence[str]) -> None:
       print(f"  {neighbour['distance']:>4}  {neighbour['id']}")
 
 
-def _add_video_flags(parser: argparse.ArgumentParser) -> None:
+def _add_video_flags(parser: command_line.CommandParser) -> None:
   parser.add_argument(
       "--video",
       nargs="+",
       metavar="FILE",
-      help="video files to search with; needs the extra [video]",
+      help="videos to search with, or folders of them; needs the extra [video]",
   )
   parser.add_argument(
       "--workdir",
@@ -125,7 +151,18 @@ def _add_video_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       "--weights",
       metavar="FILE",
-      help="with --video: of the backbone that the gallery was prepared with",
+      help="with --video: of the backbone that the gallery was prepared with"
+      " (default: that file, where it lay then)",
+  )
+  for name, default, what in (
+      ("timeout_seconds", 60, "with --video: one may take so long to decode"),
+      ("num_workers", 2, "with --video: processes; 0 has no time limits"),
+  ):
+    parser.add_number(name, default, what)
+  parser.add_argument(
+      "--strict",
+      action="store_true",
+      help="with --video: exit with code 2 if one had to be left out",
   )
 
 

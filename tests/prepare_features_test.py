@@ -170,6 +170,18 @@ def test_variants_stay_apart(files):
     [
         ((), "give either --input"),
         (("--input={0}/train.npz", "--train={0}/train.npz"), "give either"),
+        (
+            ("--input={0}/train.npz", "--train_labels={0}/train.npz"),
+            "--train_labels must come with --train, got --input instead",
+        ),
+        (
+            ("--train={0}/train.npz", "--query_labels={0}/query.npz"),
+            "--query_labels must come with --query, got --train",
+        ),
+        (
+            ("--train={0}/train.npz", "--input_labels={0}/train.npz"),
+            "--input_labels must come with --input, got --train",
+        ),
         (("--train={0}/none.npz",), "must be a file of features, got none"),
         (
             ("--train={0}/train.npz", "--query={0}/train.npz"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -187,6 +188,97 @@ def test_a_dead_link_is_listed(clips, tmp_path):
   assert skipped["gone.mp4"] == "no such file"
 
 
+def _messy(clips, folder):
+  """Two classes of a video each, among all that a folder of a disk may hold."""
+  for name in ("class0/clip0.mp4", "class1/clip1.mp4"):
+    (folder / name).parent.mkdir(parents=True)
+    shutil.copy(clips / name, folder / name)
+  (folder / "class0" / "self").symlink_to(".")
+  (folder / "class0" / "gone").symlink_to("nowhere")
+  (folder / "class1" / "lost").symlink_to("lost")
+  for name in ('it\'s "a" \\.mp4', "two\nlines.mp4", "\x07.mp4"):
+    shutil.copy(clips / "class1" / "clip1.mp4", folder / "class1" / name)
+  (folder / "class1" / os.fsdecode(b"\xff.mp4")).touch()
+  for name in ("b.xyz", "c.rec", "d.srt", "e.jpg"):
+    (folder / "class1" / name).touch()
+  return folder
+
+
+def test_a_messy_folder_costs_what_is_bad_in_it(clips, tmp_path, capsys):
+  folder = _messy(clips, tmp_path / "messy")
+  arguments = _arguments(folder, tmp_path / "out")
+  assert prepare.main(arguments) == 0
+  printed = capsys.readouterr()
+  assert "3 videos, 2 classes by folder" in printed.out.splitlines()
+  assert "note: 2 files are not taken, the name does not end" in printed.err
+  assert "class1/b.xyz, class1/c.rec" in printed.err
+  assert "beside videos: 1 .jpg, 1 .srt" in printed.err
+  bad = {
+      "class0/gone": "no such file",
+      "class0/self": "the folder class0 again",
+      "class1/lost": "Too many levels of symbolic links",
+      "class1/two\\nlines.mp4": "without control characters",
+      "class1/\\x07.mp4": "without control characters",
+      "class1/\\udcff.mp4": "must be UTF-8",
+  }
+  for name, reason in bad.items():
+    (line,) = (one for one in printed.out.splitlines() if f" {name}:" in one)
+    assert line.startswith("skipped: ") and reason in line
+  manifest = json.loads(
+      (_folder(tmp_path / "out") / "manifest.json").read_text()
+  )
+  assert {one["source"] for one in manifest["skipped"]} == bad.keys()
+  source = dataset_folder.open_dataset(tmp_path / "out").split("train")
+  assert source.ids.tolist() == [
+      "class0/clip0.mp4",
+      "class1/clip1.mp4",
+      'class1/it\'s "a" \\.mp4',
+  ]
+  assert prepare.main([*arguments, "--strict"]) == 2
+  assert "got 6 (see" in capsys.readouterr().err
+
+
+def test_labels_are_as_told_and_said(clips, tmp_path, capsys):
+  (tmp_path / "list.csv").write_text("class0/clip0.mp4,a\n")
+  found = {}
+  for labels in ("folders", "none", f"{tmp_path}/list.csv"):
+    parsed = video_preparation.make_parser().parse_args(
+        _arguments(clips, tmp_path / "out", f"--labels={labels}")[1:]
+    )
+    plan, _ = video_preparation.make_plan(parsed)
+    found[labels] = capsys.readouterr().out, plan.num_classes
+  assert found == {
+      "folders": ("10 videos, 2 classes by folder\n", 2),
+      "none": ("10 videos, no classes\n", 0),
+      f"{tmp_path}/list.csv": (
+          f"1 video, 1 class by {tmp_path}/list.csv\n",
+          1,
+      ),
+  }
+
+
+def test_features_that_cannot_be_stored_cost_one_video(
+    clips, tmp_path, monkeypatch
+):
+  extract = frame_features.extract_features
+  calls = []
+
+  def fail_once(backbone, views):
+    calls.append(views)
+    if len(calls) == 2:
+      raise errors.InputError("features must fit float16")
+    return extract(backbone, views)
+
+  monkeypatch.setattr(frame_features, "extract_features", fail_once)
+  folder = shutil.copytree(clips / "class1", tmp_path / "own")
+  assert prepare.main(_arguments(folder, tmp_path / "out")) == 0
+  manifest = json.loads(
+      (_folder(tmp_path / "out") / "manifest.json").read_text()
+  )
+  skipped = {one["source"]: one["reason"] for one in manifest["skipped"]}
+  assert skipped["clip3.mp4"] == "features must fit float16"
+
+
 def test_a_negative_seed_is_refused(clips, tmp_path, capsys):
   assert prepare.main(_arguments(clips, tmp_path / "out", "--seed=-1")) == 2
   assert "--seed must be >= 0, got -1" in capsys.readouterr().err
@@ -309,6 +401,10 @@ def test_other_weights_are_refused(trained):
         (["--backbone=vgg16"], "`weights` must name a file"),
         (["--num_frames=0"], "--num_frames must be >= 1, got 0"),
         (["--csv=none.csv"], "none.csv"),
+        (["--labels=folder"], "folders, none or a CSV file that exists"),
+        (["--labels="], "folders, none or a CSV file that exists, got ''"),
+        (["--labels=none", "--csv=a.csv"], "got both; give --labels"),
+        ([f"--timeout_seconds={10**400}"], "--timeout_seconds must be <="),
     ],
 )
 def test_bad_usage_is_one_line(clips, tmp_path, capsys, more, words):

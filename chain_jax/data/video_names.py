@@ -31,3 +31,13 @@ def check_name(name: str) -> None:
         "a video's id or a file's name must be UTF-8 without control"
         f" characters, got {ascii(name[:200])}; rename it."
     )
+
+
+def shown(name: str) -> str:
+  """Returns a name fit to be printed, whatever is in it, and not too long.
+
+  >>> shown("a\\nb.mp4")
+  'a\\\\nb.mp4'
+  """
+  escaped = _FORBIDDEN.sub(lambda found: ascii(found[0])[1:-1], name)
+  return escaped[:_MAX_LENGTH]

@@ -202,6 +202,12 @@ def _given_parts(parsed: argparse.Namespace) -> list[str]:
         "give either --input, whose videos are dealt out to all splits, or"
         " --train with --gallery and --query; see --help."
     )
+  for part in ("input", *_PARTS):
+    if getattr(parsed, f"{part}_labels") and part not in given:
+      raise InputError(
+          f"--{part}_labels must come with --{part}, got --{given[0]} instead;"
+          f" give --{given[0]}_labels, or --{part} too."
+      )
   if parsed.videos_per_shard < 1:
     raise InputError(
         f"--videos_per_shard must be >= 1, got {parsed.videos_per_shard}."

@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import crc32c
@@ -157,13 +158,18 @@ def _manifest(
           if shard
       },
       "notes": dict(sorted(notes.items())),
-      "skipped": [
-          tasks.Skipped(*skipped)._asdict()
-          for journal in journals
-          for skipped in journal["skipped"]
-      ],
+      "skipped": [skipped._asdict() for skipped in _skipped(plan, journals)],
       "package_versions": provenance.package_versions(),
   }
+
+
+def _skipped(
+    plan: Plan, journals: list[dict[str, Any]]
+) -> Iterator[tasks.Skipped]:
+  for name, reason in plan.left_out:
+    yield tasks.Skipped(name, None, reason)
+  for journal in journals:
+    yield from (tasks.Skipped(*skipped) for skipped in journal["skipped"])
 
 
 def _checksum(shards: list[dict[str, Any] | None]) -> str:
@@ -194,7 +200,7 @@ def _write_tfds_files(
           "scale": plan.scale,
           "offset": plan.offset,
           "num_classes": plan.num_classes,
-          "settings": plan.settings,
+          "settings": plan.settings | plan.remembered,
       },
   )
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from chain_jax import whole_files
@@ -33,6 +34,9 @@ class Plan:
     inputs: Per task, [name, size in bytes] of what it reads; tells another
       input from this one, wherever it lies.
     settings: What else decides the content: JSON values.
+    remembered: JSON values that decide nothing and are good to know later; the
+      dataset's metadata has them among the settings.
+    left_out: (name, reason) of inputs that no task reads.
   """
 
   output: pathlib.Path
@@ -45,6 +49,8 @@ class Plan:
   parts: list[str]
   inputs: list[list[list[Any]]]
   settings: dict[str, Any]
+  remembered: dict[str, Any] = dataclasses.field(default_factory=dict)
+  left_out: Sequence[tuple[str, str]] = dataclasses.field(default_factory=list)
 
   @property
   def folder(self) -> pathlib.Path:

@@ -6,15 +6,17 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from chain_jax import command_line, frame_features, progress
-from chain_jax.data import video_decoding
+from chain_jax.data import video_decoding, video_folder
 from chain_jax.data.dataset_layout import FrameForm
 from chain_jax.data.examples import Video
-from chain_jax.data.video_folder import VideoList, list_videos
+from chain_jax.data.video_folder import VideoList
+from chain_jax.data.video_names import shown
 from chain_jax.data.video_views import VideoFile, ViewLoader
 from chain_jax.errors import InputError
 from chain_jax.models.backbones.loading import BACKBONES
@@ -60,10 +62,14 @@ def _add_flags(parser: command_line.CommandParser) -> None:
       help="videos in class folders, or all in one folder without labels",
   )
   parser.add_argument(
-      "--csv",
-      type=flags.path,
-      metavar="FILE",
-      help="lines of path,label that name the videos instead",
+      "--labels",
+      metavar="folders|none|FILE.csv",
+      help="folders: the first folder's name is the class; none: no classes,"
+      " folders of any depth; a file: lines of path,label that name the videos"
+      " (default: folders, or none where all videos lie directly in --input)",
+  )
+  parser.add_argument(
+      "--csv", metavar="FILE", help="an older name of --labels=FILE.csv"
   )
   parser.add_argument(
       "--backbone", choices=BACKBONES, required=True, help="the network"
@@ -127,7 +133,11 @@ class VideoReader:
       if isinstance(views, video_decoding.DecodeFailure):
         yield Skipped(file.id, None, views.reason)
         continue
-      frames = frame_features.extract_features(backbone, views)
+      try:
+        frames = frame_features.extract_features(backbone, views)
+      except InputError as error:
+        yield Skipped(file.id, None, str(error))
+        continue
       if self.load.num_variants == 1:
         frames = frames[:, 0]
       labels = np.array(self.labels.get(file.id, ()), np.int64)
@@ -142,15 +152,13 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
       not what they must be.
   """
   _check_numbers(parsed)
-  videos = list_videos(parsed.input, csv=parsed.csv)
+  videos = _list_videos(parsed)
   backbone = frame_features.cached_backbone(parsed.backbone, parsed.weights)
   load = ViewLoader(
       parsed.num_frames, parsed.num_variants, backbone.image_size, parsed.seed
   )
   files = _shards(videos, parsed.videos_per_shard)
-  labels = {}
-  if videos.labels is not None:
-    labels = dict(zip(videos.ids, videos.labels, strict=True))
+  labels = dict(zip(videos.ids, videos.labels or (), strict=False))
   plan = Plan(
       output=parsed.output,
       name="video_features",
@@ -171,6 +179,8 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
           "classes": videos.classes,
           "labels_checksum": _checksum(labels),
       },
+      remembered=frame_features.remembered_weights(parsed.weights),
+      left_out=videos.left_out,
   )
   return plan, VideoReader(
       files,
@@ -181,6 +191,36 @@ def make_plan(parsed: argparse.Namespace) -> tuple[Plan, VideoReader]:
       num_workers=parsed.num_workers,
       timeout_seconds=float(parsed.timeout_seconds),
   )
+
+
+def _list_videos(parsed: argparse.Namespace) -> VideoList:
+  """Lists the videos and prints what was understood."""
+  if parsed.csv and parsed.labels:
+    raise InputError(
+        "--csv is an older name of --labels=FILE.csv, got both; give --labels."
+    )
+  labels, file = parsed.labels, parsed.csv
+  if labels is None:
+    labels = video_folder.AUTOMATIC
+  elif labels not in (video_folder.BY_FOLDER, video_folder.NO_LABELS):
+    labels, file = video_folder.AUTOMATIC, labels
+    if not os.path.exists(os.path.expanduser(file)):
+      raise InputError(
+          "--labels must be folders, none or a CSV file that exists, got"
+          f" {file!r}; see --help."
+      )
+  videos = video_folder.list_videos(
+      parsed.input, labels=labels, csv=flags.path(file) if file else None
+  )
+  for line in videos.remarks:
+    print(f"note: {line}", file=sys.stderr)
+  num_videos, num_classes = len(videos.ids), len(videos.classes)
+  classes = "no classes"
+  if num_classes:
+    classes = f"{num_classes:,} class{'es' if num_classes > 1 else ''}"
+    classes += f" by {shown(file) if file else 'folder'}"
+  print(f"{num_videos:,} video{'s' if num_videos > 1 else ''}, {classes}")
+  return videos
 
 
 def _num_bytes(path: str) -> int | None:
@@ -206,6 +246,10 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
       raise InputError(
           f"--{name} must be >= 1, got {getattr(parsed, name)}; see --help."
       )
+  if parsed.timeout_seconds > 10**6:  # What no clock holds is no limit.
+    raise InputError(
+        f"--timeout_seconds must be <= {10**6}, got {parsed.timeout_seconds}."
+    )
   if parsed.seed < 0:
     raise InputError(f"--seed must be >= 0, got {parsed.seed}.")
 
