@@ -10,10 +10,11 @@ from chain_jax import errors
 from chain_jax.data.video_names import check_name, shown
 
 SUFFIXES = frozenset(
-    ".264 .265 .3g2 .3gp .3gpp .amv .asf .avi .divx .dv .evo .f4v .flv .gif"
-    " .h264 .h265 .hevc .insv .ivf .m1v .m2p .m2t .m2ts .m2v .m4v .mk3d .mkv"
-    " .mod .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .ogm .ogv .qt"
-    " .rm .rmvb .tod .tp .trp .ts .vob .vro .webm .wmv .xvid".split()
+    ".264 .265 .266 .3g2 .3gp .3gpp .amv .asf .avi .divx .dv .evo .f4v .flv"
+    " .gif .h261 .h263 .h264 .h265 .hevc .insv .ivf .m1v .m2p .m2t .m2ts .m2v"
+    " .m4v .mk3d .mkv .mod .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nsv"
+    " .nut .obu .ogm .ogv .qt .rm .rmvb .tod .tp .trp .ts .vc1 .vob .vro .vvc"
+    " .webm .wmv .wtv .xvid .y4m".split()
 )
 # What lies beside videos anywhere, and is worth no line of its own.
 _COMPANIONS = frozenset(
