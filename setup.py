@@ -19,7 +19,7 @@ _REQUIRED = [
     "protobuf",
     "jaxtyping",
     "tensorboardX",
-    "h5py",
+    "h5py>=3.9",  # Lists the chunks of a dataset.
     "scipy",
     "faiss-cpu",
     "matplotlib",

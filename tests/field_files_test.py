@@ -186,7 +186,7 @@ def test_a_truncated_label_file_is_refused(tmp_path, keep):
   path = tmp_path / "l.mat"
   scipy.io.savemat(path, {"labels": np.ones((50, 50), np.uint8)})
   path.write_bytes(path.read_bytes()[:keep])
-  with pytest.raises(InputError, match="SciPy cannot read"):
+  with pytest.raises(InputError, match="MATLAB 5 file, could not be read"):
     field_files.read_label_matrix(path, key="labels")
 
 

@@ -181,13 +181,13 @@ def test_a_group_in_place_of_the_dataset_is_refused(tmp_path):
 
 def test_a_truncated_file_is_refused(path):
   os.truncate(path, os.path.getsize(path) - 100)
-  _refused(path, r"whole HDF5 file, got a truncated one .*copy it again")
+  _refused(path, r"whole HDF5 file, .*\(.*truncated.*\); copy it again")
 
 
 @pytest.mark.parametrize("content", [b"", b"not an HDF5 file" * 100])
 def test_a_file_of_another_kind_is_refused(tmp_path, content):
   (tmp_path / "a.h5").write_bytes(content)
-  _refused(tmp_path / "a.h5", "whole HDF5 file, got another")
+  _refused(tmp_path / "a.h5", "must be a whole HDF5 file, could not")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_damaged_data_are_refused_when_they_are_read(tmp_path):
     file.write(bytes(chunk.size))
   source = Hdf5Source(path, labels=None)
   source.read_frames(1)
-  with pytest.raises(InputError, match=r"a\.h5: rows 2 \.\. 2 .*damaged"):
+  with pytest.raises(InputError, match=r"a\.h5: rows 2 \.\. 2: .*undamaged"):
     source.read_frames(2)
 
 
@@ -296,10 +296,3 @@ def test_a_gather_refuses_a_value_that_is_not_finite(tmp_path, layout):
   for _ in range(2):  # A video that failed is not taken for checked.
     with pytest.raises(InputError, match=r"a\.h5, row 4: .*in frame 1"):
       source.gather(np.array([3, 4]), indices, None)
-
-
-def test_a_dataset_that_was_never_written_reads_as_zeros(tmp_path):
-  with h5py.File(tmp_path / "a.h5", "w") as file:
-    file.create_dataset("feats", (7, 3, 4), np.float16)
-  source = Hdf5Source(tmp_path / "a.h5", labels=None)
-  assert source.read_frames(6).tolist() == [[0.0] * 4] * 3

@@ -11,11 +11,11 @@ import pathlib
 import zipfile
 from typing import Any
 
-import h5py
 import numpy as np
 from jaxtyping import Num
 
 from chain_jax.data.field_files import read_label_matrix
+from chain_jax.data.hdf5_header import read_arrays
 from chain_jax.data.hdf5_source import Hdf5Source
 from chain_jax.data.records import check_finite
 from chain_jax.data.video_names import check_name
@@ -139,12 +139,7 @@ def open_feature_file(
 
 def _read_hdf5(path: pathlib.Path) -> tuple[dict[str, Any], Hdf5Source]:
   source = Hdf5Source(path, labels=None)  # Names what is wrong, if anything.
-  with h5py.File(path, "r") as file:
-    arrays = {
-        name: file[name][()]
-        for name in ("labels", "num_frames")
-        if isinstance(file.get(name), h5py.Dataset)
-    }
+  arrays = read_arrays(path, ("labels", "num_frames"))
   return arrays | {"ids": source.ids}, source
 
 

@@ -8,14 +8,12 @@ import os
 import pathlib
 from typing import NamedTuple
 
-import numpy as np
-import scipy.io
-import scipy.sparse
-
+from chain_jax.data import matlab_file
 from chain_jax.data.cached_source import CachedSource, check_fits_in_memory
 from chain_jax.data.hdf5_source import Hdf5Source
 from chain_jax.data.sources import VideoSource
 from chain_jax.errors import InputError
+from chain_jax.guarded import call_guarded
 from chain_jax.labels import Labels
 
 
@@ -138,42 +136,16 @@ def _open_split(split: SplitFiles, root: pathlib.Path) -> Hdf5Source:
 
 
 def read_label_matrix(path: pathlib.Path, *, key: str) -> Labels:
-  """Reads a MATLAB 5 matrix of 0 and 1, `[n, classes]`.
+  """Reads a MATLAB matrix of 0 and 1, `[n, classes]`.
 
   Raises:
     InputError: If the file or the matrix is not such a one.
   """
-  try:
-    variables = scipy.io.loadmat(path, spmatrix=False)
-  except NotImplementedError as error:
-    raise InputError(
-        f"{path} must be a MATLAB 5 file, got version 7.3; save it with"
-        " `save(..., '-v7')`."
-    ) from error
-  except Exception as error:  # SciPy fails in many ways on damaged files.
-    raise InputError(
-        f"{path} must be a MATLAB 5 file, got one that SciPy cannot read"
-        f" ({error}); copy it again."
-    ) from error
-  keys = sorted(name for name in variables if not name.startswith("__"))
-  if key not in keys:
-    raise InputError(
-        f"{path} must hold a matrix {key!r}, got {', '.join(keys) or 'none'};"
-        " rename it there, or check that this is the right file."
-    )
-  matrix = variables[key]
-  if scipy.sparse.issparse(matrix):
-    matrix = matrix.toarray()
-  if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number):
-    raise InputError(
-        f"{path}: {key!r} must be a matrix of numbers, one row a video, got"
-        f" {matrix.dtype} of shape {list(matrix.shape)}; check that this is the"
-        " right file."
-    )
-  odd = matrix[~np.isin(matrix, (0, 1))]
-  if odd.size:
-    raise InputError(
-        f"{path}: {key!r} must hold 0 and 1, one column a class, got {odd[0]};"
-        " turn class numbers into such rows."
-    )
-  return Labels.from_matrix(matrix)
+  found = call_guarded(
+      matlab_file.read_labels,
+      path,
+      key,
+      must_be="a MATLAB 5 file",
+      way_out="copy it again",
+  )
+  return Labels(found["indptr"], found["indices"], found["num_classes"])
