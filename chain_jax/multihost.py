@@ -23,6 +23,7 @@ from chain_jax import (
 
 # JAX's own watch is the second line behind `peers.py`, still within a minute.
 _JAX_SILENCE_SECONDS = 50
+_LONGEST_START = 10**6
 # What may differ between hosts: nothing learnt depends on it.
 _HOST_FIELDS = ("data.root", "data.num_workers", "data.prepared.segments_root")
 
@@ -63,6 +64,11 @@ def find_place(
     InputError: If the flags do not fit together, or "on" finds nothing.
     RunError: If the environment names hosts that are not there.
   """
+  if not 1 <= start_timeout <= _LONGEST_START:
+    raise errors.InputError(
+        f"--start_timeout must be in 1 to {_LONGEST_START} seconds, got"
+        f" {start_timeout}; try 45."
+    )
   given = (coordinator, num_processes, process_id)
   if any(one is not None for one in given):
     place = _given_place(distributed, *given)
@@ -96,7 +102,14 @@ def _given_place(
 
 def _split(coordinator: str) -> tuple[str, int]:
   host, _, port = coordinator.rpartition(":")
-  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+  try:
+    host.encode("idna")  # As the resolver does, which would say less.
+    is_host = host.strip("[]") != ""
+  except UnicodeError:
+    is_host = False
+  if not is_host or not port.isdecimal() or len(port) > 5:
+    port = "0"
+  if not 0 < int(port) < 2**16:
     raise errors.InputError(
         "--coordinator must be HOST:PORT of process 0, got"
         f" {coordinator!r}; try {host or coordinator}:8476."
