@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 _LONGEST_NAME = 200
@@ -97,13 +97,13 @@ def misfit(
   return ""
 
 
-def missing(members: Mapping[int, Member], num_processes: int) -> str:
+def missing(there: Collection[int], num_processes: int) -> str:
   """Names the processes that are not there, the first ten of many.
 
-  >>> missing({0: ..., 2: ...}, 4)
+  >>> missing({0, 2}, 4)
   'processes 1, 3'
   """
-  absent = (number for number in range(num_processes) if number not in members)
+  absent = (number for number in range(num_processes) if number not in there)
   shown = ", ".join(map(str, itertools.islice(absent, 10)))
-  count = num_processes - len(members)
+  count = num_processes - len(there)
   return f"process{'es' * (count > 1)} {shown}" + ", ..." * (count > 10)
