@@ -7,9 +7,7 @@ everything here does nothing.
 """
 
 import contextlib
-import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -128,11 +126,7 @@ _membership: _Membership | None = None
 
 
 def _end(line: str) -> NoReturn:
-  with contextlib.suppress(Exception):
-    sys.stdout.flush()
-  with contextlib.suppress(Exception):
-    print(f"error: {line}", file=sys.stderr, flush=True)
-  os._exit(errors.EXIT_PEER_LOST)
+  stop_notice.end_process(f"error: {line}", errors.EXIT_PEER_LOST)
 
 
 def join(
