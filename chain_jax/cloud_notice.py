@@ -5,7 +5,6 @@ waits there and asks again. On any other machine nothing is asked.
 """
 
 import contextlib
-import http.client
 import os
 import pathlib
 import threading
@@ -19,6 +18,9 @@ _HOST = "metadata.google.internal"
 # The server answers after so long also where nothing has changed.
 _POLL_SECONDS = 240
 _RETRY_SECONDS = 5.0
+# Between two answers; one that never waits would be asked without end.
+_PAUSE_SECONDS = 1.0
+_LONGEST_VALUE = 1000
 
 
 def watch(act: Callable[[str], None]) -> bool:
@@ -43,7 +45,7 @@ def watch(act: Callable[[str], None]) -> bool:
 
 def _is_google() -> bool:
   with contextlib.suppress(OSError):
-    return "Google" in _PRODUCT_FILE.read_text(encoding="utf-8")
+    return b"Google" in _PRODUCT_FILE.read_bytes()
   return False
 
 
@@ -54,6 +56,7 @@ def _watch_preemption(host: str, act: Callable[[str], None]) -> None:
     if value == "TRUE":
       act("the cloud's notice of preemption")
       return
+    time.sleep(_PAUSE_SECONDS)
 
 
 def _watch_maintenance(host: str, act: Callable[[str], None]) -> None:
@@ -62,6 +65,7 @@ def _watch_maintenance(host: str, act: Callable[[str], None]) -> None:
   value, etag = _ask(host, "maintenance-event", "")
   while True:
     before = value
+    time.sleep(_PAUSE_SECONDS)
     value, etag = _ask(host, "maintenance-event", etag)
     # The other kind moves the machine while it runs.
     if value != before and value.startswith("TERMINATE"):
@@ -83,16 +87,17 @@ def _ask(host: str, name: str, etag: str) -> tuple[str, str]:
         f"?wait_for_change=true&timeout_sec={_POLL_SECONDS}&last_etag="
         + urllib.parse.quote(etag)
     )
-  request = urllib.request.Request(
-      f"http://{host}/computeMetadata/v1/instance/{name}{query}",
-      headers={"Metadata-Flavor": "Google"},
-  )
+  url = f"http://{host}/computeMetadata/v1/instance/{name}{query}"
   # The server is on the machine's own link: no proxy knows it.
   opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
   while True:
-    try:
+    # Whatever it answers, it ends no run.
+    with contextlib.suppress(Exception):
+      request = urllib.request.Request(
+          url, headers={"Metadata-Flavor": "Google"}
+      )
       with opener.open(request, timeout=_POLL_SECONDS + 10) as response:
         found = response.headers.get("ETag", "")
-        return response.read().decode().strip(), found
-    except (OSError, ValueError, http.client.HTTPException):
-      time.sleep(_RETRY_SECONDS)
+        value = response.read(_LONGEST_VALUE).decode(errors="replace")
+      return value.strip(), found
+    time.sleep(_RETRY_SECONDS)

@@ -8,10 +8,12 @@ not notice, and `peers.py` has the time to say in one line what happened.
 import contextlib
 import socket
 import threading
+import time
 
 from chain_jax import peer_messages
 
 _CHUNK = 2**16
+_RETRY_SECONDS = 0.1
 
 
 def relay_to(host: str, port: int, *, timeout: float) -> int:
@@ -29,7 +31,11 @@ def relay_to(host: str, port: int, *, timeout: float) -> int:
 
   def accept() -> None:
     while True:
-      near, _ = listener.accept()
+      try:
+        near, _ = listener.accept()
+      except OSError:  # Too many open files: the client tries again.
+        time.sleep(_RETRY_SECONDS)
+        continue
       threading.Thread(
           target=_pass_on, args=(near, host, port, timeout), daemon=True
       ).start()
@@ -44,7 +50,8 @@ def _pass_on(near: socket.socket, host: str, port: int, timeout: float) -> None:
   except OSError:
     near.close()
     return
-  near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+  with contextlib.suppress(OSError):  # It may have hung up already.
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
   far.settimeout(None)
   threading.Thread(target=_copy, args=(far, near), daemon=True).start()
   _copy(near, far)

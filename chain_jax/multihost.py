@@ -7,6 +7,7 @@ without a word of who is missing.
 
 import contextlib
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,15 +15,13 @@ from typing import NamedTuple
 from chain_jax import config as config_lib
 from chain_jax import (
     errors,
-    held_connection,
+    jax_start,
     peer_hub,
-    peer_messages,
     peers,
     progress,
 )
 
-# JAX's own watch is the second line behind `peers.py`, still within a minute.
-_JAX_SILENCE_SECONDS = 50
+_LONGEST_START = 10**6
 # What may differ between hosts: nothing learnt depends on it.
 _HOST_FIELDS = ("data.root", "data.num_workers", "data.prepared.segments_root")
 
@@ -63,6 +62,11 @@ def find_place(
     InputError: If the flags do not fit together, or "on" finds nothing.
     RunError: If the environment names hosts that are not there.
   """
+  if not 1 <= start_timeout <= _LONGEST_START:
+    raise errors.InputError(
+        f"--start_timeout must be in 1 to {_LONGEST_START} seconds, got"
+        f" {start_timeout}; try 45."
+    )
   given = (coordinator, num_processes, process_id)
   if any(one is not None for one in given):
     place = _given_place(distributed, *given)
@@ -96,7 +100,14 @@ def _given_place(
 
 def _split(coordinator: str) -> tuple[str, int]:
   host, _, port = coordinator.rpartition(":")
-  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+  try:
+    host.encode("idna")  # As the resolver does, which would say less.
+    is_host = host.strip("[]") != ""
+  except UnicodeError:
+    is_host = False
+  if not is_host or not port.isdecimal() or len(port) > 5:
+    port = "0"
+  if not 0 < int(port) < 2**16:
     raise errors.InputError(
         "--coordinator must be HOST:PORT of process 0, got"
         f" {coordinator!r}; try {host or coordinator}:8476."
@@ -177,11 +188,33 @@ def joined(
     errors.speak_as(f"process {place.process_id}")
     progress.hide()
     # Libraries print too, and one table is enough.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-  settings = _settings(config, mode)
-  port = _call_roll(place, settings, start_timeout, config.train.hang_seconds)
+    # A closed stream needs nothing.
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+      os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+  hub = None
+  if place.process_id == 0:
+    hub = _open_hub(place, start_timeout, config.train.hang_seconds)
+  host = hub.own_host if hub else place.host
+  port = peers.join(
+      host,
+      place.port,
+      process_id=place.process_id,
+      num_processes=place.num_processes,
+      settings=_settings(config, mode),
+      start_timeout=start_timeout,
+  )
   with peers.told():
-    _start_jax(place, port, start_timeout)
+    jax_start.start(
+        host,
+        port,
+        num_processes=place.num_processes,
+        process_id=place.process_id,
+        listens_at=hub.listens_at if hub else "",
+        local_device_ids=place.local_device_ids,
+        timeout=start_timeout,
+    )
+    secret = hub.secret if hub else ""
+    peers.prove(jax_start.hand_over(secret, timeout=start_timeout))
     yield
     peers.leave()
     import jax
@@ -200,72 +233,29 @@ def _settings(config: config_lib.ExperimentConfig, mode: str) -> dict[str, str]:
   return named | {"--mode": mode, "the version of jax": jax.__version__}
 
 
-def _call_roll(
-    place: Place,
-    settings: dict[str, str],
-    start_timeout: float,
-    hang_seconds: float,
-) -> int:
-  host = place.host
-  if place.process_id == 0:
-    try:
-      hub = peer_hub.Hub(
-          port=place.port,
-          address=f"{host}:{place.port}",
-          num_processes=place.num_processes,
-          start_timeout=start_timeout,
-          hang_seconds=hang_seconds,
-      )
-    except OSError as error:
-      raise errors.RunError(
-          f"port {place.port} of this host must be free for process 0"
-          f" ({error.strerror}); end what uses it, or give another in"
-          " --coordinator."
-      ) from error
-    hub.start()
-    host = "localhost"
-  return peers.join(
-      host,
-      place.port,
-      process_id=place.process_id,
-      num_processes=place.num_processes,
-      settings=settings,
-      start_timeout=start_timeout,
-  )
-
-
-def _start_jax(place: Place, port: int, start_timeout: float) -> None:
-  import jax
-
-  # SIGTERM is `stop_notice`'s.
-  jax.config.update("jax_enable_preemption_service", False)
-  host = "localhost"
-  if place.process_id:
-    _check_reachable(place.host, port, start_timeout)
-    host = "127.0.0.1"
-    port = held_connection.relay_to(place.host, port, timeout=start_timeout)
-    if any("_proxy" in name.lower() for name in os.environ):
-      # gRPC would look for the relay behind it; JAX would warn of that.
-      os.environ["no_grpc_proxy"] = host
-      jax.config.update("jax_check_proxy_envs", False)
-  jax.distributed.initialize(
-      f"{host}:{port}",
-      place.num_processes,
-      place.process_id,
-      local_device_ids=place.local_device_ids,
-      cluster_detection_method="deactivate",
-      initialization_timeout=int(start_timeout),
-      heartbeat_timeout_seconds=_JAX_SILENCE_SECONDS,
-  )
-
-
-def _check_reachable(host: str, port: int, timeout: float) -> None:
-  """Finds a closed port before JAX does, which aborts."""
+def _open_hub(
+    place: Place, start_timeout: float, hang_seconds: float
+) -> peer_hub.Hub:
   try:
-    peer_messages.connect(host, port, timeout=timeout).close()
+    hub = peer_hub.Hub(
+        place.host,
+        place.port,
+        secret=secrets.token_hex(),
+        num_processes=place.num_processes,
+        start_timeout=start_timeout,
+        hang_seconds=hang_seconds,
+    )
   except OSError as error:
     raise errors.RunError(
-        f"port {port} of {host} must be open to the other hosts, for JAX"
-        f" ({error.strerror or error}); open all ports between the hosts of a"
-        " run."
+        f"port {place.port} of this host must be free for process 0"
+        f" ({error.strerror}); end what uses it, or give another in"
+        " --coordinator."
     ) from error
+  if hub.is_everywhere:
+    print(
+        f"process 0 listens at all addresses of this host, for {place.host} is"
+        " none that other hosts surely share",
+        file=sys.stderr,
+    )
+  hub.start()
+  return hub

@@ -3,33 +3,29 @@
 A star: each process, 0 included, keeps one connection to this hub. The hub
 calls the roll, passes stop requests and failures on, holds barriers, and ends
 all processes when one has died, hangs, or none gets any further.
+
+The roll comes before there is a secret. Once JAX runs, each process shows that
+it has the one that JAX's service hands to its own processes only: a stranger in
+a process's place ends the run there, and after the roll nobody is taken in.
 """
 
 import asyncio
-import dataclasses
+import contextlib
+import hmac
 import threading
 import time
 from typing import Any
 
-from chain_jax import peer_messages
+from chain_jax import peer_messages, roll_call
 from chain_jax.peer_messages import encode
 
 _WAY_OUT = "run the same command again on all hosts to go on"
-
-
-@dataclasses.dataclass(kw_only=True)
-class _Member:
-  process_id: int
-  host: str
-  settings: dict[str, str]
-  writer: asyncio.StreamWriter
-  heard: float
-  count: int = 0
-  barrier: str | None = None
-
-  @property
-  def name(self) -> str:
-    return f"process {self.process_id} (host {self.host})"
+_HELLO_SECONDS = 10.0
+# Connections that have not said who they are, beside one a process; the oldest
+# goes first, for a process speaks at once.
+_MOST_STRANGERS = 256
+# Beside the time that JAX's own start may take.
+_PROOF_SECONDS = 5.0
 
 
 class Hub:
@@ -37,9 +33,10 @@ class Hub:
 
   def __init__(
       self,
-      *,
+      host: str,
       port: int,
-      address: str,
+      *,
+      secret: str,
       num_processes: int,
       start_timeout: float,
       hang_seconds: float,
@@ -47,8 +44,9 @@ class Hub:
     """Opens the port.
 
     Args:
-      port: To listen at; 0 takes a free one.
-      address: "HOST:PORT" as the others were told, for messages.
+      host: By which the others know this one.
+      port: To listen at.
+      secret: That JAX's service hands over to the processes.
       num_processes: That the run is to have.
       start_timeout: Seconds in which all must report.
       hang_seconds: Ends a run in which no count changes for so long; 0 = never.
@@ -56,16 +54,20 @@ class Hub:
     Raises:
       OSError: If the port is in use.
     """
-    self._socket = peer_messages.listen(port)
-    self.port = self._socket.getsockname()[1]
+    self._sockets = peer_messages.listen(host, port)
+    self.listens_at = self._sockets[0].getsockname()[0]
+    self.is_everywhere = self.listens_at in ("::", "0.0.0.0")
+    self.own_host = "localhost" if self.is_everywhere else self.listens_at
     # For JAX's own coordinator, which binds it too.
-    self._reserved = peer_messages.reserve_port()
-    self._address = address
+    self._reserved = peer_messages.reserve_port(self._sockets[0])
+    self._address = f"{host}:{port}"
+    self.secret = secret
     self._num_processes = num_processes
     self._deadline = time.monotonic() + start_timeout
     self._start_timeout = start_timeout
     self._hang_seconds = hang_seconds
-    self._members: dict[int, _Member] = {}
+    self._members: dict[int, roll_call.Member] = {}
+    self._strangers: dict[asyncio.StreamWriter, None] = {}  # Oldest first.
     self._shared: dict[str, Any] = {}
     self._verdict: bytes | None = None
     self._started = self._stopping = self._finished = False
@@ -78,9 +80,10 @@ class Hub:
     ).start()
 
   async def _serve(self) -> None:
-    await asyncio.start_server(
-        self._attend, sock=self._socket, limit=peer_messages.LONGEST
-    )
+    for one in self._sockets:
+      await asyncio.start_server(
+          self._attend, sock=one, limit=peer_messages.LONGEST
+      )
     ticked = time.monotonic()
     while True:
       await asyncio.sleep(min(1.0, peer_messages.ALIVE_SECONDS))
@@ -96,84 +99,76 @@ class Hub:
   ) -> None:
     """Keeps up one connection."""
     member = None
-    try:
-      hello = await asyncio.wait_for(reader.readline(), 10)
-      member = self._admit(peer_messages.decode(hello), writer)
+    # Whatever is said, and in whatever way, it ends at most its own connection.
+    with contextlib.suppress(Exception):
+      hello = await self._hear_stranger(reader, writer)
+      member = self._admit(hello, writer)
       while member and (line := await reader.readline()):
         member.heard = time.monotonic()
         self._handle(member, peer_messages.decode(line))
-    except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError):
-      pass
+    if member:
+      self._left(member)
+    writer.close()
+
+  async def _hear_stranger(
+      self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+  ) -> dict[str, Any]:
+    self._strangers[writer] = None
+    if len(self._strangers) > self._num_processes + _MOST_STRANGERS:
+      oldest = next(iter(self._strangers))
+      del self._strangers[oldest]
+      oldest.transport.abort()
+    try:
+      hello = await asyncio.wait_for(reader.readline(), _HELLO_SECONDS)
     finally:
-      if member:
-        self._left(member)
-      writer.close()
+      self._strangers.pop(writer, None)
+    return peer_messages.decode(hello)
 
   def _admit(
       self, hello: dict[str, Any], writer: asyncio.StreamWriter
-  ) -> _Member | None:
+  ) -> roll_call.Member | None:
     """Takes a process in, unless it is a stranger or does not fit."""
-    try:
-      member = _Member(
-          process_id=int(hello["process_id"]),
-          host=str(hello["host"]),
-          settings=dict(hello["settings"]),
-          writer=writer,
-          heard=time.monotonic(),
-      )
-      expected = int(hello["num_processes"])
-    except (KeyError, TypeError, ValueError):
+    member = roll_call.read(hello, writer)
+    if member is None:
       return None
     if self._verdict:
       writer.write(self._verdict)
       return None
-    if problem := self._misfit(member, expected):
-      verdict = encode("refused", reason=problem)
+    if problem := self._misfit(member):
+      verdict = _verdict("refused", problem)
       writer.write(verdict)
       if not self._started:
         self._end(verdict)
       return None
     self._members[member.process_id] = member
     if len(self._members) == self._num_processes:
-      self._started = True
-      self._forgive(time.monotonic())
-      port = self._reserved.getsockname()[1]
-      self._tell_all(encode("start", port=port))
+      self._start()
     return member
 
-  def _misfit(self, new: _Member, expected: int) -> str:
-    if expected != self._num_processes:
-      return (
-          f"--num_processes must be the same in all processes, got {expected} in"
-          f" {new.name} and {self._num_processes} in process 0; start the same"
-          " command everywhere."
-      )
-    if self._started:
+  def _misfit(self, new: roll_call.Member) -> str:
+    if self._started and new.num_processes == self._num_processes:
       return (
           f"the run at {self._address} has all its processes and needs no second"
           f" process {new.process_id}; choose another port for another run."
       )
-    if other := self._members.get(new.process_id):
-      return (
-          f"--process_id must differ in all processes, got {new.process_id} at"
-          f" host {other.host} and again at host {new.host}; count them from 0."
-      )
-    for other in self._members.values():
-      for name in sorted(new.settings.keys() | other.settings.keys()):
-        ours, theirs = new.settings.get(name), other.settings.get(name)
-        if ours != theirs:
-          return (
-              f"`{name}` must be the same in all processes, got {ours} in"
-              f" {new.name} and {theirs} in {other.name}; start the same command"
-              " everywhere."
-          )
-    return ""
+    return roll_call.misfit(new, self._members, self._num_processes)
 
-  def _handle(self, member: _Member, message: dict[str, Any]) -> None:
-    kind = message["kind"]
+  def _start(self) -> None:
+    self._started = True
+    now = time.monotonic()
+    self._forgive(now)
+    self._deadline = now + self._start_timeout + _PROOF_SECONDS
+    port = self._reserved.getsockname()[1]
+    for member in self._members.values():
+      member.writer.write(encode("start", port=port, nonce=member.nonce))
+
+  def _handle(self, member: roll_call.Member, message: dict[str, Any]) -> None:
+    kind = message["kind"] if self._started else ""
     if kind == "alive" and message.get("count") != member.count:
-      member.count = int(message.get("count", 0))
+      member.count = int(message["count"])
       self._progressed = time.monotonic()
+    elif kind == "proof":
+      self._check(member, str(message.get("proof")))
     elif kind == "stop":
       self._stopping = True
       reason = f"{message.get('reason')} at {member.name}"
@@ -182,11 +177,17 @@ class Hub:
     elif kind == "failed":
       reason = f"{member.name} failed: {message.get('reason')}"
       member.writer.write(encode("heard"))  # This process may end by the next.
-      self._end(encode("failed", reason=reason), but=member)
-    elif kind == "barrier":
+      self._end(_verdict("failed", reason), but=member)
+    elif kind == "barrier" and member.has_proven:
       self._reach(member, str(message.get("name")), message.get("value"))
 
-  def _reach(self, member: _Member, name: str, value: Any) -> None:
+  def _check(self, member: roll_call.Member, proof: str) -> None:
+    expected = peer_messages.proof(self.secret, member.nonce, member.process_id)
+    member.has_proven = hmac.compare_digest(proof.encode(), expected.encode())
+    if not member.has_proven:
+      self._end(_verdict("lost", f"{member.unproven}; {_WAY_OUT}."))
+
+  def _reach(self, member: roll_call.Member, name: str, value: Any) -> None:
     member.barrier = name
     if member.process_id == 0:
       self._shared[name] = value
@@ -198,13 +199,13 @@ class Hub:
       value = self._shared.pop(name, None)
       self._tell_all(encode("pass", name=name, value=value))
 
-  def _left(self, member: _Member) -> None:
+  def _left(self, member: roll_call.Member) -> None:
     if not self._started:
       # It may come back while the roll is called.
       if self._members.get(member.process_id) is member:
         del self._members[member.process_id]
     elif not self._finished and not self._stopping:
-      self._end(encode("lost", reason=f"{member.name} has died; {_WAY_OUT}."))
+      self._end(_verdict("lost", f"{member.name} has died; {_WAY_OUT}."))
 
   def _forgive(self, now: float) -> None:
     """Forgets silences that this process may have slept through."""
@@ -217,7 +218,7 @@ class Hub:
       return
     if not self._started:
       if now > self._deadline:
-        self._end(encode("missing", reason=self._missing()))
+        self._end(_verdict("missing", self._missing()))
       return
     members = self._members.values()
     for member in members:
@@ -226,7 +227,10 @@ class Hub:
             f"{member.name} has died or hangs: silent for"
             f" {now - member.heard:.0f} s; {_WAY_OUT}."
         )
-        self._end(encode("lost", reason=reason))
+        self._end(_verdict("lost", reason))
+        return
+      if now > self._deadline and not member.has_proven:
+        self._end(_verdict("lost", f"{member.unproven}; {_WAY_OUT}."))
         return
     silent = now - self._progressed
     waits = any(member.barrier for member in members)
@@ -237,26 +241,32 @@ class Hub:
           f" farthest behind at {slowest.count} steps and batches; {_WAY_OUT},"
           " with a higher `train.hang_seconds` if they were only slow."
       )
-      self._end(encode("lost", reason=reason))
+      self._end(_verdict("lost", reason))
 
   def _missing(self) -> str:
-    missing = sorted(set(range(self._num_processes)) - self._members.keys())
-    numbers = ", ".join(map(str, missing[:10])) + ", ..." * (len(missing) > 10)
+    missing = roll_call.missing(self._members, self._num_processes)
     return (
-        f"process{'es' * (len(missing) > 1)} {numbers} of {self._num_processes}"
-        f" did not report to {self._address} within {self._start_timeout:.0f} s;"
-        " check that the same command runs on every host, and that its port is"
-        " open."
+        f"{missing} of {self._num_processes} did not report to {self._address} (process 0 listens at {self.listens_at}) within"
+        f" {self._start_timeout:.0f} s; check that the same command runs on"
+        " every host, and that its port is open."
     )
 
-  def _end(self, verdict: bytes, *, but: _Member | None = None) -> None:
+  def _end(
+      self, verdict: bytes, *, but: roll_call.Member | None = None
+  ) -> None:
     if not self._verdict:
       self._verdict = verdict
       self._tell_all(verdict, but=but)
 
-  def _tell_all(self, message: bytes, *, but: _Member | None = None) -> None:
+  def _tell_all(
+      self, message: bytes, *, but: roll_call.Member | None = None
+  ) -> None:
     """Tells all; process 0 last, for the hub ends with it."""
     for process_id in sorted(self._members, reverse=True):
       member = self._members[process_id]
       if member is not but and not member.writer.is_closing():
         member.writer.write(message)
+
+
+def _verdict(kind: str, reason: str) -> bytes:
+  return encode(kind, reason=peer_messages.plain(reason))

@@ -7,9 +7,7 @@ everything here does nothing.
 """
 
 import contextlib
-import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,9 +24,13 @@ _LONG_DOUBT_SECONDS = peer_messages.SILENCE_SECONDS + 5
 class _Membership:
   """This process's connection to the hub."""
 
-  def __init__(self, connection: socket.socket, address: str) -> None:
+  def __init__(
+      self, connection: socket.socket, address: str, process_id: int
+  ) -> None:
     self.connection = connection
     self.address = address
+    self.process_id = process_id
+    self.nonce = ""  # The hub's question, which the secret answers.
     self.count = 0
     self.finished = False  # The others may leave now.
     self.stopping = False
@@ -61,6 +63,8 @@ class _Membership:
     if not read:
       return None
     *lines, self._unread = (self._unread + read).split(b"\n")
+    if len(self._unread) > peer_messages.LONGEST:
+      return None  # No hub of ours.
     return [peer_messages.decode(line) for line in lines]
 
   def start(self, messages: list[dict[str, Any]]) -> None:
@@ -93,16 +97,17 @@ class _Membership:
         self._act(message)
 
   def _act(self, message: dict[str, Any]) -> None:
-    kind, reason = message["kind"], str(message.get("reason"))
+    kind, reason = message["kind"], peer_messages.plain(message.get("reason"))
     if kind == "heard":
       self.hub_heard.set()
     elif kind == "stop":
       self.stopping = True
       stop_notice.request(reason)
     elif kind == "pass":
+      name = str(message.get("name"))
       with self.passed:
-        self.finished = message["name"] == "end"
-        self.values[message["name"]] = message.get("value")
+        self.finished = name == "end"
+        self.values[name] = message.get("value")
         self.passed.notify_all()
     elif kind == "failed" and self.fails:
       pass  # Both fail, perhaps of one cause: each says its own.
@@ -121,11 +126,7 @@ _membership: _Membership | None = None
 
 
 def _end(line: str) -> NoReturn:
-  with contextlib.suppress(Exception):
-    sys.stdout.flush()
-  with contextlib.suppress(Exception):
-    print(f"error: {line}", file=sys.stderr, flush=True)
-  os._exit(errors.EXIT_PEER_LOST)
+  stop_notice.end_process(f"error: {line}", errors.EXIT_PEER_LOST)
 
 
 def join(
@@ -154,7 +155,6 @@ def join(
     InputError: If the processes do not fit together.
     RunError: If the hub cannot be reached, or one has not reported in time.
   """
-  global _membership
   deadline = time.monotonic() + start_timeout
   address = f"{host}:{port}"
   try:
@@ -166,7 +166,7 @@ def join(
         " processes expected; check that the same command runs on every host"
         " and that its port is open."
     ) from error
-  member = _Membership(connection, address)
+  member = _Membership(connection, address, process_id)
   member.send(
       "hello",
       process_id=process_id,
@@ -174,25 +174,50 @@ def join(
       host=socket.gethostname(),
       settings=settings,
   )
-  while True:
-    messages = member.receive(timeout=1.0)
-    # The hub speaks first; it may have come up after this process.
-    if messages is None or time.monotonic() > deadline + 5:
+  try:
+    port = _await_start(member, deadline + 5)
+    if port is None:
       raise errors.RunError(
           f"{num_processes} processes expected, but process 0 at {address} did"
           f" not see all of them within {start_timeout:.0f} s; check that the"
           " same command runs on every host and that its port is open."
       )
+  except (errors.InputError, errors.RunError):
+    connection.close()
+    raise
+  return port
+
+
+def _await_start(member: _Membership, deadline: float) -> int | None:
+  """Starts the watch once all have reported; returns the port for JAX."""
+  global _membership
+  # The hub speaks first; it may have come up after this process.
+  while time.monotonic() < deadline:
+    messages = member.receive(timeout=1.0)
+    if messages is None:
+      return None
     for place, message in enumerate(messages):
-      kind = message["kind"]
+      kind, reason = message["kind"], message.get("reason")
       if kind == "refused":
-        raise errors.InputError(message["reason"])
-      if kind == "missing":
-        raise errors.RunError(message["reason"])
-      if kind == "start":
+        raise errors.InputError(peer_messages.plain(reason))
+      if kind in ("missing", "lost", "failed"):
+        raise errors.RunError(peer_messages.plain(reason))
+      port = message.get("port")
+      if kind == "start" and type(port) is int and 0 < port < 2**16:
         _membership = member
+        member.nonce = peer_messages.plain(message.get("nonce"))
         member.start(messages[place + 1 :])
-        return int(message["port"])
+        return port
+  return None
+
+
+def prove(secret: str) -> None:
+  """Shows the hub that this process has the secret of the run."""
+  if _membership:
+    proof = peer_messages.proof(
+        secret, _membership.nonce, _membership.process_id
+    )
+    _membership.send("proof", proof=proof)
 
 
 def _tell_of_stop(reason: str) -> None:

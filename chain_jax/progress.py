@@ -1,5 +1,6 @@
 """How far long work is and when it will end."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,9 @@ _Item = TypeVar("_Item")
 _DELAY_SECONDS = 5.0
 # A log file keeps every update, a terminal only the last.
 _LOG_SECONDS, _TERMINAL_SECONDS = 30.0, 0.5
+
+# A full disk or a reader that is gone costs the bar and not the work.
+_for_the_bar_alone = contextlib.suppress(OSError, ValueError)
 
 _hidden = False
 
@@ -49,8 +53,9 @@ def track(
   >>> list(track("ab", total=2, what="export"))
   ['a', 'b']
   """
-  is_terminal = sys.stderr.isatty()
-  with tqdm.tqdm(
+  is_closed = sys.stderr is None or sys.stderr.closed
+  is_terminal = not is_closed and sys.stderr.isatty()
+  bar = tqdm.tqdm(
       total=total,
       desc=what,
       unit=f" {unit}",
@@ -58,12 +63,17 @@ def track(
       mininterval=_TERMINAL_SECONDS if is_terminal else _LOG_SECONDS,
       miniters=1,
       leave=False,
-      disable=_hidden or not shown,
-  ) as bar:
+      disable=_hidden or not shown or is_closed,
+  )
+  try:
     for item in items:
       yield item
       peers.progress()
-      bar.update(min(size, total - bar.n))
+      with _for_the_bar_alone:
+        bar.update(min(size, total - bar.n))
+  finally:
+    with _for_the_bar_alone:
+      bar.close()
 
 
 class Progress:

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from chain_jax import errors
 
@@ -20,6 +21,8 @@ from chain_jax import errors
 # may be more patient, and nobody else waits.
 GRACE_SECONDS = 20.0
 COMMIT_SECONDS = 300.0
+# A pipe's reader that has stopped reading is not waited for.
+_SPEAK_SECONDS = 2.0
 
 
 class _Notice:
@@ -156,13 +159,29 @@ def _end_when_asked() -> None:
   _end(_notice.what_counts())
 
 
-def _end(what_counts: str) -> None:
-  with contextlib.suppress(Exception):
-    sys.stdout.flush()
-  with contextlib.suppress(Exception):
-    line = _sentence(_notice.reason, what_counts)
-    print(line, file=sys.stderr, flush=True)
-  os._exit(errors.EXIT_STOPPED)
+def end_process(line: str, exit_code: int) -> NoReturn:
+  """Ends this process at once, from any thread, with a last line."""
+  _try(lambda: sys.stdout.flush())
+  _try(lambda: print(line, file=sys.stderr, flush=True))
+  os._exit(exit_code)
+
+
+def _try(act: Callable[[], None]) -> None:
+  """Does what may fail or block, where its stream is closed or not read."""
+
+  def quietly() -> None:
+    with contextlib.suppress(Exception):
+      act()
+
+  with contextlib.suppress(RuntimeError):  # No more threads.
+    thread = threading.Thread(target=quietly, daemon=True)
+    thread.start()
+    thread.join(_SPEAK_SECONDS)
+
+
+def _end(what_counts: str) -> NoReturn:
+  line = _sentence(_notice.reason, what_counts)
+  end_process(line, errors.EXIT_STOPPED)
 
 
 def _sentence(reason: str, details: str) -> str:

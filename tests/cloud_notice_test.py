@@ -30,7 +30,12 @@ def _metadata_server(answers):
       self.send_response(200)
       self.send_header("ETag", answer[1])
       self.end_headers()
-      self.wfile.write(answer[0].encode())
+      if isinstance(answer[0], bytes):
+        self.wfile.write(answer[0])
+      else:
+        self.wfile.write(answer[0].encode())
+      while answer[0] == "ENDLESS" and not ended.is_set():
+        self.wfile.write(b"x" * 2**16)
 
     def log_message(self, *_):
       pass
@@ -52,6 +57,7 @@ def _notices(monkeypatch, host):
   monkeypatch.setenv("GCE_METADATA_HOST", host)
   monkeypatch.setenv("http_proxy", "http://localhost:1")  # Asks no proxy.
   monkeypatch.setattr(cloud_notice, "_RETRY_SECONDS", 0.01)
+  monkeypatch.setattr(cloud_notice, "_PAUSE_SECONDS", 0.01, raising=False)
   heard = queue.Queue()
   assert cloud_notice.watch(heard.put)
   return heard
@@ -70,6 +76,34 @@ def test_a_preemption_is_heard_after_a_failed_request_too(monkeypatch):
   assert of_preemption[1].startswith("wait_for_change=true&timeout_sec=")
   assert of_preemption[1].endswith("&last_etag=a%20b")
   assert {flavor for _, _, flavor in asked} == {"Google"}
+
+
+@pytest.mark.parametrize("odd", [b"\xff\xfe", "ENDLESS", ""])
+def test_after_an_odd_answer_it_goes_on_to_listen(monkeypatch, odd):
+  answers = {
+      "preempted": [("FALSE", "a"), (odd, "b"), ("TRUE", "c")],
+      "maintenance-event": [],
+  }
+  with _metadata_server(answers) as (host, asked):
+    heard = _notices(monkeypatch, host)
+    assert heard.get(timeout=10) == "the cloud's notice of preemption"
+  last = [query for name, query, _ in asked if name == "preempted"][-1]
+  assert last.endswith("&last_etag=b")
+
+
+def test_a_server_that_never_waits_is_not_asked_without_a_pause(monkeypatch):
+  answers = {"preempted": [("FALSE", "")] * 10_000, "maintenance-event": []}
+  with _metadata_server(answers) as (host, asked):
+    _notices(monkeypatch, host)
+    monkeypatch.setattr(cloud_notice, "_PAUSE_SECONDS", 0.2)
+    time.sleep(1.0)
+  assert len(asked) < 12
+
+
+@pytest.mark.parametrize("host", ["[", "a b", "a\nb", "x" * 70, "ü:y"])
+def test_a_server_of_no_address_ends_no_thread(monkeypatch, host):
+  _notices(monkeypatch, host)
+  time.sleep(0.1)  # An error in a thread would be a warning, and fail.
 
 
 @pytest.mark.parametrize(
@@ -101,8 +135,12 @@ def test_only_a_new_end_of_the_machine_is_a_notice(
 
 def test_elsewhere_nothing_is_asked(monkeypatch, tmp_path):
   monkeypatch.delenv("GCE_METADATA_HOST", raising=False)
-  for content, is_google in (("Standard PC", False), ("Google\n", True)):
-    (tmp_path / "product_name").write_text(content)
+  for content, is_google in (
+      (b"Standard PC", False),
+      (b"Google\n", True),
+      (b"\xff", False),
+  ):
+    (tmp_path / "product_name").write_bytes(content)
     monkeypatch.setattr(
         cloud_notice, "_PRODUCT_FILE", tmp_path / "product_name"
     )

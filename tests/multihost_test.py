@@ -65,12 +65,22 @@ def test_the_place_is_what_the_flags_say():
         (("auto", "a", 2, 0), "--coordinator must be HOST:PORT"),
         (("auto", "a:b", 2, 0), "--coordinator must be HOST:PORT"),
         (("auto", "a:99999", 2, 0), "--coordinator must be HOST:PORT"),
+        (("auto", "a:" + "9" * 5000, 2, 0), "--coordinator must be HOST:PORT"),
+        (("auto", "a..b:1", 2, 0), "--coordinator must be HOST:PORT"),
+        (("auto", "a" * 64 + ":1", 2, 0), "--coordinator must be HOST:PORT"),
+        (("auto", "[]:1", 2, 0), "--coordinator must be HOST:PORT"),
         (("on", None, None, None), "--distributed=on must find"),
     ],
 )
 def test_flags_that_do_not_fit_together_are_refused(flags, words):
   with pytest.raises(errors.InputError, match=re.escape(words)):
     _find(*flags)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_time_to_start_that_is_none_is_refused(seconds):
+  with pytest.raises(errors.InputError, match="--start_timeout must be in 1"):
+    multihost.find_place("on", None, None, None, start_timeout=seconds)
 
 
 def _set(monkeypatch, variables):

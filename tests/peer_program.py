@@ -13,8 +13,9 @@ def main(settings):
   process_id, num_processes = settings["process_id"], settings["num_processes"]
   if process_id == 0:
     hub = peer_hub.Hub(
-        port=settings["port"],
-        address=f"localhost:{settings['port']}",
+        "localhost",
+        settings["port"],
+        secret=settings["secret"],
         num_processes=num_processes,
         start_timeout=settings["start_timeout"],
         hang_seconds=settings["hang_seconds"],
@@ -30,6 +31,8 @@ def main(settings):
   )
   print("joined", flush=True)
   with peers.told():
+    if settings["secret"] is not None:
+      peers.prove(settings["secret"])
     for action in settings["actions"]:
       act(*action)
     peers.leave()

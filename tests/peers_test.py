@@ -36,6 +36,7 @@ def _run(*actions, **settings):
       "silence_seconds": 20,
       "start_timeout": 20,
       "hang_seconds": 0,
+      "secret": "secret",
   } | settings
   started = []
   try:
@@ -223,11 +224,26 @@ def test_a_stranger_at_the_port_is_left_alone():
     assert _ends(processes) == [(0, ""), (0, "")]
 
 
+@pytest.mark.parametrize("secret", ["another", None])
+def test_who_has_not_the_secret_ends_the_run_in_a_line(secret):
+  impostor = {"actions": _WORK, "secret": secret}
+  with _run(_WORK, impostor, _WORK, start_timeout=3) as processes:
+    for code, error in _ends(processes, within=30):
+      assert code == _PEER_LOST
+      assert re.fullmatch(
+          rf"error: process 1 \(host {re.escape(socket.gethostname())}\) at"
+          r" \S+ did not show the secret of this run; run the same command"
+          r" again on all hosts to go on\.\n",
+          error,
+      )
+
+
 def test_a_port_in_use_is_an_error_and_not_a_second_hub():
-  with peer_messages.listen(0) as taken, pytest.raises(OSError):
+  with socket.create_server(("", 0)) as taken, pytest.raises(OSError):
     peer_hub.Hub(
-        port=taken.getsockname()[1],
-        address="",
+        "localhost",
+        taken.getsockname()[1],
+        secret="",
         num_processes=2,
         start_timeout=1.0,
         hang_seconds=0.0,

@@ -1,5 +1,10 @@
 """Long work says how far it is; short work says nothing."""
 
+import contextlib
+import errno
+import io
+import sys
+
 import pytest
 
 from chain_jax import progress
@@ -23,6 +28,28 @@ def test_work_of_a_moment_and_other_processes_show_nothing(monkeypatch, capsys):
   monkeypatch.setattr(progress, "_DELAY_SECONDS", 0.0)
   list(progress.track([1, 2], total=2, what="other", shown=False))
   assert capsys.readouterr().err == ""
+
+
+class _FullDisk(io.StringIO):
+
+  def write(self, text):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _closed():
+  stream = io.StringIO()
+  stream.close()
+  return stream
+
+
+@pytest.mark.parametrize("stream", [None, _closed(), _FullDisk()])
+def test_a_bar_that_nobody_can_see_ends_no_work(monkeypatch, stream):
+  monkeypatch.setattr(progress, "_DELAY_SECONDS", 1e-9)
+  monkeypatch.setattr(progress, "_LOG_SECONDS", 0.0)
+  with contextlib.ExitStack() as changed:
+    monkeypatch.setattr(sys, "stderr", stream)
+    changed.callback(monkeypatch.undo)
+    assert list(progress.track("abc", total=3, what="export")) == list("abc")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A notice to stop ends the process in time, whatever its main thread does."""
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -105,6 +106,33 @@ def test_before_the_loop_begins_and_after_it_ends_nothing_is_waited_for():
       "  told.begin()\nin_c()"
   )
   assert _ended(body)[2] < 5
+
+
+@pytest.mark.parametrize("stderr", [subprocess.PIPE, subprocess.STDOUT])
+def test_who_reads_its_lines_no_more_does_not_keep_it(stderr):
+  process = subprocess.Popen(
+      [sys.executable, "-c", _START + "while True:\n  print('x' * 1000)"],
+      cwd=_ROOT,
+      # It would keep no lock while it writes.
+      env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+      stdout=subprocess.PIPE,
+      stderr=stderr,
+  )
+  try:
+    assert process.stdout.readline() == b"ready\n"
+    time.sleep(0.5)  # The pipe is full: the main thread writes for ever.
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == errors.EXIT_STOPPED
+    if stderr == subprocess.PIPE:
+      assert process.stderr.read().startswith(b"stopped on SIGTERM")
+  finally:
+    process.kill()
+    process.communicate()
+
+
+def test_closed_streams_do_not_keep_it():
+  code, said, _ = _ended("sys.stdout.close(); sys.stderr = None\nin_c()")
+  assert (code, said) == (errors.EXIT_STOPPED, "")
 
 
 def test_other_processes_are_told_before_this_one_ends():
