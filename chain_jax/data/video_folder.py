@@ -1,6 +1,7 @@
 """Which videos an input folder holds, their ids and their labels."""
 
 import csv
+import decimal
 import os
 import pathlib
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ def list_videos(
     check_name(name)
   names = set().union(*found.values())
   are_numbers = all(name.isdecimal() for name in names)
-  classes = sorted(names, key=int if are_numbers else None)
+  classes = sorted(names, key=decimal.Decimal if are_numbers else None)
   numbers = {name: number for number, name in enumerate(classes)}
   labels = [tuple(sorted(map(numbers.get, own))) for own in found.values()]
   return VideoList(
