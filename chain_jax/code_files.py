@@ -5,29 +5,18 @@ Every kind of damage ends as one `InputError` that names the file. Use
 """
 
 import hashlib
-import json
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
 
+from chain_jax import array_files, errors, whole_files
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
 FORMAT_VERSION = 1
 BIT_ORDER = "first bit highest, 1 for +1"
 
-# All that `np.load` raises on damaged bytes without pickles.
-_LOAD_ERRORS = (
-    ValueError,
-    OSError,
-    EOFError,
-    KeyError,
-    MemoryError,
-    SyntaxError,
-    zipfile.BadZipFile,
-)
 _REBUILD = "export the codes again"
 
 
@@ -59,14 +48,9 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
         " give a folder that `--mode=export` wrote."
     )
   file = _existing(folder, "manifest.json")
-  try:
-    manifest = json.loads(file.read_text(encoding="utf-8"))
-  except (ValueError, OSError) as error:
-    raise InputError(
-        f"{file}: must be JSON, but {error}; {_REBUILD}."
-    ) from None
-  if not isinstance(manifest, dict):
-    raise InputError(f"{file}: must be a JSON object; {_REBUILD}.")
+  manifest = whole_files.read_json(
+      file, must_be="a JSON object", way_out=_REBUILD
+  )
   _check_field(file, manifest, "format_version", FORMAT_VERSION)
   _check_field(file, manifest, "bit_order", BIT_ORDER)
   num_bits = manifest.get("num_bits")
@@ -82,8 +66,10 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 def read_codes(folder: pathlib.Path, manifest: dict[str, Any]) -> np.ndarray:
   """Reads `codes.npy`: uint8 `[count, num_bits // 8]`."""
-  packed = _load(folder, "codes.npy", manifest)
-  file = folder / "codes.npy"
+  file = _checked(folder, "codes.npy", manifest)
+  packed = array_files.read_npy(
+      file, must_be="an array of codes", way_out=_REBUILD
+  )
   shape = (manifest.get("count"), manifest["num_bits"] // 8)
   if packed.dtype != np.uint8 or packed.shape != shape:
     raise InputError(
@@ -103,10 +89,13 @@ def read_codes(folder: pathlib.Path, manifest: dict[str, Any]) -> np.ndarray:
 
 def read_ids(folder: pathlib.Path, manifest: dict[str, Any]) -> np.ndarray:
   """Reads `ids.npy`: fixed-width Unicode `[count]`."""
-  ids = _load(folder, "ids.npy", manifest)
+  file = _checked(folder, "ids.npy", manifest)
+  ids = array_files.read_npy(
+      file, must_be="an array of names", way_out=_REBUILD
+  )
   if ids.dtype.kind != "U" or ids.ndim != 1:
     raise InputError(
-        f"{folder / 'ids.npy'}: must be Unicode [n], got {ids.dtype}"
+        f"{file}: must be Unicode [n], got {ids.dtype}"
         f" {list(ids.shape)}; {_REBUILD}."
     )
   return ids
@@ -120,76 +109,31 @@ def read_labels(
   promised = "labels.npz" in manifest.get("checksums", {})
   if not file.exists() and not promised:
     return None
-  arrays = _load(folder, "labels.npz", manifest)
-  try:
-    indptr, indices = arrays["indptr"], arrays["indices"]
-    labels = Labels(
-        indptr.astype(np.int64, casting="safe"),
-        indices.astype(np.int64, casting="safe"),
-        int(arrays["num_classes"]),
-    )
-  except (KeyError, TypeError, ValueError) as error:
-    reason = " ".join(str(error).split())
-    raise InputError(
-        f"{file}: must hold integers `indptr`, `indices` and `num_classes`,"
-        f" but {reason}; {_REBUILD}."
-    ) from None
-  _check_labels(file, labels)
-  return labels
+  words = {
+      "must_be": "integers `indptr`, `indices` and `num_classes` of labels",
+      "way_out": _REBUILD,
+  }
+  arrays = array_files.read_npz(
+      _checked(folder, "labels.npz", manifest), Labels._fields, **words
+  )
+  with errors.reading(file, **words):
+    return Labels.from_file(**arrays)
 
 
-def _check_labels(file: pathlib.Path, labels: Labels) -> None:
-  indptr, indices = labels.indptr, labels.indices
-  if (
-      indptr.ndim != 1
-      or indices.ndim != 1
-      or len(indptr) == 0
-      or indptr[0] != 0
-      or indptr[-1] != len(indices)
-      or np.any(np.diff(indptr) < 0)
-  ):
-    raise InputError(
-        f"{file}: `indptr` must rise from 0 to the {indices.size} labels;"
-        f" {_REBUILD}."
-    )
-  is_first = np.zeros(len(indices), bool)
-  is_first[indptr[:-1][np.diff(indptr) > 0]] = True
-  if np.any((np.diff(indices, prepend=-1) <= 0) & ~is_first):
-    raise InputError(
-        f"{file}: the labels of a video must rise and each stand once;"
-        f" {_REBUILD}."
-    )
-  wrong = indices[(indices < 0) | (indices >= labels.num_classes)]
-  if wrong.size:
-    raise InputError(
-        f"{file}: labels must be in 0 to {labels.num_classes - 1}, got"
-        f" {wrong[0]}; {_REBUILD}."
-    )
-
-
-def _load(folder: pathlib.Path, name: str, manifest: dict[str, Any]) -> Any:
-  """Loads an array, or a dict of arrays for `.npz`, never a pickle."""
+def _checked(
+    folder: pathlib.Path, name: str, manifest: dict[str, Any]
+) -> pathlib.Path:
+  """Names a file that matches its checksum, where the manifest has one."""
   file = _existing(folder, name)
   expected = manifest.get("checksums", {}).get(name)
-  try:
+  with errors.reading(file, must_be="a file", way_out=_REBUILD):
     checksum = file_checksum(file)
-    if expected is not None and checksum != expected:
-      raise InputError(
-          f"{file}: must match its checksum in manifest.json"
-          f" ({str(expected)[:12]}), got {checksum[:12]}; {_REBUILD}."
-      )
-    loaded = np.load(file, allow_pickle=False)
-    if isinstance(loaded, np.ndarray) != (file.suffix == ".npy"):
-      raise ValueError(f"not a {file.suffix} file")
-    if file.suffix == ".npy":
-      return loaded
-    with loaded:
-      return dict(loaded)
-  except InputError:
-    raise
-  except _LOAD_ERRORS as error:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    raise InputError(f"{file}: cannot be read: {reason}; {_REBUILD}.") from None
+  if expected is not None and checksum != expected:
+    raise InputError(
+        f"{file}: must match its checksum in manifest.json"
+        f" ({str(expected)[:12]}), got {checksum[:12]}; {_REBUILD}."
+    )
+  return file
 
 
 def _existing(folder: pathlib.Path, name: str) -> pathlib.Path:

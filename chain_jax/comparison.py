@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +82,19 @@ def evaluate_run(
   return report
 
 
+def has_codes(config: config_lib.ExperimentConfig, workdir: Workdir) -> bool:
+  """Tells whether the codes that a run exported can be read."""
+  prefixes = ("", "segment_") if config.data.prepared.segments_root else ("",)
+  try:
+    for prefix in prefixes:
+      for split in EVALUATED:
+        codes_lib.read_code_directory(workdir.codes(prefix + split))
+  except errors.InputError as error:
+    print(f"{error} This run does so.", flush=True)
+    return False
+  return True
+
+
 def _score(
     config: config_lib.ExperimentConfig,
     splits: splits_lib.Splits,
@@ -123,7 +135,8 @@ def _read_codes(
       for split in EVALUATED
   )
   for split, code_set in zip(EVALUATED, (query, gallery), strict=True):
-    same_step = code_set.manifest.get("step") == query.manifest.get("step")
+    step = code_set.manifest.get("step")
+    same_step = step is not None and step == query.manifest.get("step")
     same_videos = np.array_equal(code_set.ids, getattr(splits, split).ids)
     if not (same_step and same_videos):
       raise errors.InputError(
@@ -136,9 +149,10 @@ def _read_codes(
 
 def _seconds_before(workdir: Workdir, *, step: int) -> dict[str, float]:
   """Returns how long training and export took, from an earlier report."""
-  if not os.path.exists(workdir.report):
+  try:
+    report = report_lib.read_report(workdir.report)
+  except errors.InputError:  # There is none, or it is being made again.
     return {}
-  report = report_lib.read_report(workdir.report)
   return report["seconds"] if report["step"] == step else {}
 
 

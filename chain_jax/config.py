@@ -219,19 +219,24 @@ def from_dict(content: dict[str, Any]) -> ExperimentConfig:
 
   A field that is not there keeps its default: it was added later.
 
+  Raises:
+    TypeError: If a value stands in the place of fields.
+
   >>> from_dict({"name": "a", "model": {"num_bits": 32}}).model.num_bits
   32
   """
   return _fill(ExperimentConfig(), content)
 
 
-def _fill(config: Any, content: dict[str, Any]) -> Any:
+def _fill(config: Any, content: Any, name: str = "config") -> Any:
+  if not isinstance(content, dict):
+    raise TypeError(f"`{name}` must be an object of fields, got {content!r}.")
   for field in dataclasses.fields(config):
     if field.name in content:
       value, default = content[field.name], getattr(config, field.name)
       if dataclasses.is_dataclass(default):
-        value = _fill(default, value)
-      elif isinstance(default, tuple):
+        value = _fill(default, value, field.name)
+      elif isinstance(default, tuple) and isinstance(value, list):
         value = tuple(value)
       setattr(config, field.name, value)
   return config

@@ -59,15 +59,16 @@ def _said_plainly(path: str) -> Iterator[None]:
 def _keep_rows_until(path: str, step: int) -> None:
   if not os.path.exists(path):
     return
-  with open(path, encoding="utf-8") as file:
+  with open(path, "rb") as file:
     kept = [line for line in file if _step_of(line) <= step]
   with whole_files.written_whole(pathlib.Path(path)) as partial:
-    partial.write_text("".join(kept), encoding="utf-8")
+    partial.write_bytes(b"".join(kept))
 
 
-def _step_of(line: str) -> int | float:
+def _step_of(line: bytes) -> float:
   """Returns the step of a row; of what a kill or a bad disk left, infinity."""
   try:
-    return json.loads(line)["step"] if line.endswith("\n") else math.inf
-  except (ValueError, KeyError, TypeError):
+    row = json.loads(line.decode("utf-8"))
+    return float(row["step"]) if line.endswith(b"\n") else math.inf
+  except Exception:  # Bytes of any kind fail in any way.
     return math.inf

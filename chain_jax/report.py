@@ -8,13 +8,21 @@ import os
 import pathlib
 from typing import Any
 
-from chain_jax import whole_files
+from chain_jax import errors, whole_files
 from chain_jax.errors import InputError
 
 FORMAT_VERSION = 1
 
 _TABLE_KS = ("5", "20", "40", "60", "80", "100")
-_FIELDS = ("config", "num_queries", "num_gallery", "self_match", "results")
+_FIELDS = (
+    "config",
+    "step",
+    "num_queries",
+    "num_gallery",
+    "self_match",
+    "results",
+    "seconds",
+)
 
 
 def make_report(
@@ -89,16 +97,13 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
   """Reads a report.
 
   Raises:
-    InputError: If it is missing, not JSON, or not of this format.
+    InputError: If it is missing, not JSON, not of this format, or lacks what
+      its table shows.
   """
   path = pathlib.Path(path)
-  try:
-    report = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
-    raise InputError(
-        f"{path}: must be a report.json, but {error}; evaluate again."
-    ) from None
-  version = report.get("format_version") if isinstance(report, dict) else None
+  words = {"must_be": "a report.json", "way_out": "evaluate again"}
+  report = whole_files.read_json(path, **words)
+  version = report.get("format_version")
   if version != FORMAT_VERSION:
     raise InputError(
         f"{path}: `format_version` must be {FORMAT_VERSION}, got {version!r};"
@@ -110,6 +115,10 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         f"{path}: a report needs `{missing[0]}`, which is not there; evaluate"
         " again."
     )
+  with errors.reading(path, **words):
+    if not isinstance(report["seconds"], dict):
+      raise ValueError("`seconds` is no object")
+    format_table(report)
   return report
 
 

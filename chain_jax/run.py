@@ -101,10 +101,11 @@ def _what_is_left(
   workdir = open_workdir(path, config, must_exist=mode != "train")
   if mode == "train" and (report := _finished_report(workdir)):
     print(f"{path}: this run is finished; delete the folder to run anew.")
-    mode = "evaluate"
     if report.get("evaluation") == dataclasses.asdict(config.evaluation):
       print(report_lib.format_table(report))
       mode = ""
+    elif comparison.has_codes(config, workdir):
+      mode = "evaluate"  # Else they are exported again.
   return workdir, peers.barrier("workdir", mode)
 
 
@@ -122,11 +123,20 @@ def _claim(
 
 
 def _finished_report(workdir: Workdir) -> dict[str, Any] | None:
-  """Returns the report of the trained state; a state on the way has others."""
+  """Returns the report of the trained state; a state on the way has others.
+
+  One that cannot be read is none: the run goes on and makes it again.
+  """
   if not os.path.exists(workdir.report):
     return None
-  report = report_lib.read_report(workdir.report)
-  is_last = report["step"] == report.get("num_steps")
+  try:
+    report = report_lib.read_report(workdir.report)
+  except errors.InputError as error:
+    print(f"{error} This run makes it again.", flush=True)
+    return None
+  is_last = report["step"] is not None and report["step"] == report.get(
+      "num_steps"
+  )
   return report if is_last else None
 
 

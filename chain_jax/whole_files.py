@@ -2,11 +2,13 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pathlib
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,8 @@ from chain_jax import errors
 _SUFFIX = ".partial"
 # Of the largest that is read, the manifest of a preparation, 100 bytes a video.
 _MOST_JSON_BYTES = 2**28
+# What goes through JSON by itself, or shows it, ends at 1000.
+_MOST_JSON_LEVELS = 100
 
 
 def partial_name(path: pathlib.Path) -> pathlib.Path:
@@ -61,7 +65,10 @@ def write_json(
 ) -> None:
   """Writes a JSON file whole or not at all."""
   with written_whole(path) as partial:
-    with open(partial, "w", encoding="utf-8") as file:
+    # A path that is no UTF-8 is told by surrogates, which JSON can spell.
+    with open(
+        partial, "w", encoding="utf-8", errors="backslashreplace"
+    ) as file:
       json.dump(content, file, ensure_ascii=False, indent=indent)
       file.write("\n")
 
@@ -75,17 +82,35 @@ def read_json(path: pathlib.Path, *, must_be: str, way_out: str) -> dict:
     way_out: What to do where it is not.
 
   Raises:
-    InputError: If it cannot be read, is larger than 256 MiB, is no JSON, or
-      something else than an object.
+    InputError: If it cannot be read, is larger than 256 MiB, is no JSON,
+      something else than an object, or lists in lists a hundred deep.
   """
   with errors.reading(path, must_be=must_be, way_out=way_out):
-    num_bytes = path.stat().st_size
-    if num_bytes > _MOST_JSON_BYTES:
-      raise ValueError(f"{num_bytes} bytes are too many")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+      raise ValueError("it is no file")
+    if status.st_size > _MOST_JSON_BYTES:
+      raise ValueError(f"{status.st_size} bytes are too many")
     content = json.loads(path.read_text("utf-8"))
     if not isinstance(content, dict):
       raise ValueError(f"it holds {type(content).__name__}, no object")
+    _check_depth(content)
     return content
+
+
+def _check_depth(content: dict) -> None:
+  level: list[Any] = [content]
+  for _ in range(_MOST_JSON_LEVELS):
+    inside = [
+        each.values() if isinstance(each, dict) else each for each in level
+    ]
+    level = [
+        each
+        for each in itertools.chain.from_iterable(inside)
+        if isinstance(each, (dict, list))
+    ]
+  if level:
+    raise ValueError(f"it is nested deeper than {_MOST_JSON_LEVELS} levels")
 
 
 def put_in_place(partial: pathlib.Path, path: pathlib.Path) -> None:

@@ -1,13 +1,12 @@
 """The folder of a run: who owns it, and where its parts lie."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import time
 
 from chain_jax import config as config_lib
-from chain_jax import errors, ownership, whole_files
+from chain_jax import config_rules, errors, ownership, whole_files
 
 # Network file systems remember for so long that a file was not there.
 _SHARED_SECONDS = 30.0
@@ -148,9 +147,16 @@ def read_config(path: str) -> config_lib.ExperimentConfig:
   """Reads the config of the run that a folder holds.
 
   Raises:
-    InputError: If it holds none.
+    InputError: If it holds none, or one that no run can have.
   """
-  return config_lib.from_dict(_read_json(Workdir(path).config))
+  file = Workdir(path).config
+  content = _read_json(file)
+  try:
+    config = config_lib.from_dict(content)
+    config_rules.validate(config, num_devices=1)
+  except (TypeError, errors.InputError) as error:
+    raise errors.InputError(f"{file}: {error}") from error
+  return config
 
 
 def _holds_files(folder: str) -> bool:
@@ -175,14 +181,11 @@ def _unwritable(path: str, reason: str | None) -> errors.RunError:
 
 
 def _read_json(path: str) -> dict:
-  try:
-    with open(path, encoding="utf-8") as file:
-      return json.load(file)
-  except (OSError, ValueError) as error:
-    raise errors.InputError(
-        f"{path}: must be a JSON file of a run, could not be read ({error});"
-        " choose another --workdir."
-    ) from error
+  return whole_files.read_json(
+      pathlib.Path(path),
+      must_be="a JSON file of a run",
+      way_out="choose another --workdir",
+  )
 
 
 def _check_same_config(path: str, wanted: dict) -> None:

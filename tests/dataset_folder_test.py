@@ -168,14 +168,14 @@ def test_a_flipped_bit_is_named_when_its_video_is_read(own):
   file.write_bytes(content)
   source = _train(own)
   np.testing.assert_array_equal(source.read_frames(0), _expected(0))
-  with pytest.raises(InputError, match=r"record 1 \('b'\) must be whole"):
+  with pytest.raises(InputError, match=r"must be whole in record 1 \('b'\)"):
     source.read_frames(1)
 
 
 def test_a_cut_file_is_named(own):
   file = sorted(_folder(own).glob("*.array_record-00001*"))[0]
   file.write_bytes(file.read_bytes()[:700])
-  with pytest.raises(InputError, match="00001-of-00002: record 0 .*'d'"):
+  with pytest.raises(InputError, match="00001-of-00002: .*record 0 .*'d'"):
     _train(own).read_frames(3)
 
 
@@ -201,6 +201,22 @@ def test_damaged_metadata_is_named(own, name):
         {"dim": None},
         {"scale": [1.0, 2.0]},
         {"offset": "none"},
+        {"dim": 0},
+        {"dim": -4},
+        {"dim": "4"},
+        {"dim": 4.5},
+        {"dim": True},
+        {"dim": 2**40},
+        {"num_variants": 0},
+        {"num_variants": -2},
+        {"num_variants": "2"},
+        {"num_variants": 2.5},
+        {"num_variants": True},
+        {"num_variants": None},
+        {"num_variants": 2**62},
+        {"scale": float("nan")},
+        {"offset": 1e300},
+        {"settings": [1]},
         [],
     ],
 )
@@ -208,7 +224,7 @@ def test_metadata_of_another_kind_are_named(own, change):
   path = _folder(own) / "metadata.json"
   metadata = json.loads(path.read_text())
   path.write_text(json.dumps(change and metadata | change))
-  with pytest.raises(InputError, match="metadata.json must be that of"):
+  with pytest.raises(InputError, match="metadata.json: must be that of"):
     _train(own)
 
 
@@ -218,7 +234,37 @@ def test_an_index_of_another_length_is_named(own, name):
   with np.load(path) as file:
     arrays = dict(file)
   np.savez(path, **arrays | {name: arrays[name][1:]})
-  with pytest.raises(InputError, match="index-train.npz .* and .* videos"):
+  with pytest.raises(InputError, match="index-train.npz: .* and .* videos"):
+    _train(own)
+
+
+def _own_index(own, **changes):
+  path = _folder(own) / "index-train.npz"
+  with np.load(path) as file:
+    arrays = dict(file) | changes
+  np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_frames": np.array([3, 1, 2, 0, 2])},
+        {"num_frames": np.array([3, 1, 2, -3, 2])},
+        {"num_frames": np.array([3, 1, 2, 2**40, 2])},
+        {"num_frames": np.array([3.5, 1, 2, 3, 2])},
+        {"shard_lengths": np.array([7, -2])},
+        {"ids": np.arange(5)},
+        {"ids": np.array(["a", "b", "c", "d", "\ud800"])},
+        {"indices": np.array([0, 1, 0, 1, 2])},
+        {"indices": np.array([0, 1, 0, 1, -1])},
+        {"indptr": np.array([0, 1, 2, 3, 9, 5])},
+        {"num_classes": np.array(-1)},
+        {"num_classes": np.array([2, 2])},
+    ],
+)
+def test_an_index_that_cannot_be_is_named(own, changes):
+  _own_index(own, **changes)
+  with pytest.raises(InputError, match="index-train.npz: must be the index"):
     _train(own)
 
 

@@ -109,6 +109,44 @@ def test_an_evaluation_half_way_does_not_finish_a_run(tmp_path, monkeypatch):
   assert report["step"] == 12 and "train" in report["seconds"]
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 1}'])
+def test_a_report_that_cannot_be_read_is_made_again(
+    finished, tmp_path, content, capsys
+):
+  folder = shutil.copytree(finished, tmp_path / "run")
+  expected = report_lib.read_report(finished / "report.json")
+  (folder / "report.json").write_text(content)
+  run.run(tiny.tiny_config(), path=str(folder), mode="train")
+  said = capsys.readouterr().out
+  assert "report.json: " in said and "This run makes it again." in said
+  report = report_lib.read_report(folder / "report.json")
+  assert report["results"] == expected["results"]
+  assert report["step"] == 12
+
+
+def test_codes_that_cannot_be_read_are_exported_again(finished, tmp_path):
+  folder = shutil.copytree(finished, tmp_path / "run")
+  codes = folder / "codes" / "gallery" / "codes.npy"
+  content = codes.read_bytes()
+  codes.write_bytes(content[:-1])
+  changed = tiny.tiny_config(evaluation__self_match="kept")
+  run.run(changed, path=str(folder), mode="train")
+  assert codes.read_bytes() == content
+  report = report_lib.read_report(folder / "report.json")
+  assert report["self_match"] == "kept"
+
+
+def test_codes_of_no_step_are_not_scored(finished, tmp_path):
+  folder = shutil.copytree(finished, tmp_path / "run")
+  for split in ("query", "gallery"):
+    manifest = folder / "codes" / split / "manifest.json"
+    manifest.write_text(
+        manifest.read_text().replace('"step": 12', '"stop": 12')
+    )
+  with pytest.raises(errors.InputError, match="query: must be codes of"):
+    run.run(tiny.tiny_config(), path=str(folder), mode="evaluate")
+
+
 def test_codes_of_two_steps_are_not_scored_together(finished, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(finished, folder)

@@ -1,5 +1,8 @@
 """Feature files of every form open alike, and wrong ones are named."""
 
+import io
+import zipfile
+
 import h5py
 import numpy as np
 import pytest
@@ -165,3 +168,105 @@ def test_what_is_no_feature_file_is_refused(name, words, tmp_path):
   (tmp_path / "set.pt").write_bytes(b"")
   with pytest.raises(InputError, match=words):
     feature_files.open_feature_file(tmp_path / name)
+
+
+def test_a_damaged_byte_in_a_packed_npz_is_named(tmp_path):
+  path = tmp_path / "set.npz"
+  np.savez_compressed(path, feats=_FEATURES)
+  content = bytearray(path.read_bytes())
+  for place in range(60, 140):
+    path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    try:
+      feature_files.open_feature_file(path)
+    except InputError as error:
+      assert str(path) in str(error)
+
+
+def _huge_header(shape):
+  file = io.BytesIO()
+  np.lib.format.write_array_header_1_0(
+      file, {"descr": "<f2", "fortran_order": False, "shape": shape}
+  )
+  return file.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_header_of_a_trillion_rows_is_named(suffix, tmp_path):
+  path = tmp_path / f"set{suffix}"
+  header = _huge_header((10**12, 3, 5))
+  path.write_bytes(header)
+  if suffix == ".npz":
+    with zipfile.ZipFile(path, "w") as archive:
+      archive.writestr("feats.npy", header)
+  with pytest.raises(InputError, match="1000000000000"):
+    feature_files.open_feature_file(path)
+
+
+def test_an_npz_that_unpacks_to_much_more_than_it_is_is_refused(tmp_path):
+  path = tmp_path / "set.npz"
+  np.savez_compressed(path, feats=np.zeros((3, 2**15, 2**12), np.uint8))
+  with pytest.raises(InputError, match="unpacks to .* too many"):
+    feature_files.open_feature_file(path)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_file_of_the_other_kind_is_named(suffix, tmp_path):
+  path = _write(tmp_path / f"set{suffix}", feats=_FEATURES)
+  other = tmp_path / ("set.npz" if suffix == ".npy" else "set.npy")
+  path.rename(other)
+  with pytest.raises(InputError, match=f"{other}: must be a whole NumPy file"):
+    feature_files.open_feature_file(other)
+
+
+def test_a_file_cut_in_mid_run_is_named(tmp_path):
+  path = tmp_path / "set.npy"
+  np.save(path, np.ones((4, 100, 100), np.float32))
+  file = feature_files.open_feature_file(path)
+  file.read_frames(3)
+  with open(path, "r+b") as opened:
+    opened.truncate(1000)
+  with pytest.raises(InputError, match="set.npy: must be .* too early"):
+    file.read_frames(3)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".npy", ".mat"])
+def test_one_column_tells_two_classes_apart(suffix, tmp_path):
+  column = np.array([[0], [1], [0], [1]])
+  path, labels = _write(tmp_path / "set.npz", feats=_FEATURES), None
+  if suffix in (".h5", ".npz"):
+    path = _write(tmp_path / f"set{suffix}", feats=_FEATURES, labels=column)
+  else:
+    labels = tmp_path / f"labels{suffix}"
+    np.save(tmp_path / "labels.npy", column)
+    scipy.io.savemat(tmp_path / "labels.mat", {"labels": column})
+  file = feature_files.open_feature_file(path, labels_path=labels)
+  assert [file.labels.of(row).tolist() for row in range(4)] == [
+      [0],
+      [1],
+      [0],
+      [1],
+  ]
+  assert file.labels.num_classes == 2
+
+
+@pytest.mark.parametrize("shape", [(10**12, 0), (4, 0)])
+def test_labels_of_no_class_are_refused(shape, tmp_path):
+  path = _write(tmp_path / "set.npz", feats=_FEATURES)
+  (tmp_path / "labels.npy").write_bytes(_huge_header(shape))
+  with pytest.raises(InputError, match="labels.npy"):
+    feature_files.open_feature_file(path, labels_path=tmp_path / "labels.npy")
+
+
+@pytest.mark.parametrize("name", ["labels", "num_frames"])
+def test_arrays_that_are_not_in_the_file_are_refused(name, tmp_path):
+  _write(tmp_path / "other.h5", values=_LABELS)
+  path = _write(tmp_path / "set.h5", feats=_FEATURES)
+  with h5py.File(path, "a") as file:
+    file[name] = h5py.ExternalLink(str(tmp_path / "other.h5"), "values")
+  with pytest.raises(InputError, match=f"{name}' lies in another file"):
+    feature_files.open_feature_file(path)
+  with h5py.File(path, "a") as file:
+    del file[name]
+    file.create_dataset(name, (4, 10**9), np.uint8, chunks=(1, 1000))
+  with pytest.raises(InputError, match=f"{name}' must lie in it"):
+    feature_files.open_feature_file(path)

@@ -36,3 +36,9 @@ def test_taking_no_video_leaves_the_classes():
   taken = Labels.from_matrix(MATRIX).take(np.zeros(0, np.int64))
   assert (taken.num_videos, taken.num_classes) == (0, 3)
   assert taken.indices.dtype == np.int64
+
+
+def test_one_column_tells_two_classes_apart():
+  labels = Labels.from_matrix(np.array([[0], [1], [0], [1]]))
+  assert [labels.of(row).tolist() for row in range(4)] == [[0], [1], [0], [1]]
+  assert labels.num_classes == 2

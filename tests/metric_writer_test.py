@@ -42,6 +42,25 @@ def test_rows_that_a_bad_disk_spoilt_are_dropped(tmp_path):
   assert [row["step"] for row in _rows(tmp_path)] == [2, 4, 6]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe{}",
+        b"[" * 10**5,
+        b'{"step": "x"}',
+        b'{"step": null}',
+        b'{"step": ' + b"1" * 5000 + b"}",
+        '{"step": 3, "total": 1}'.encode("utf-16"),
+    ],
+)
+def test_bytes_of_any_kind_are_no_row(tmp_path, line):
+  _write(tmp_path, [2], start_step=0)
+  with open(tmp_path / "metrics.jsonl", "ab") as file:
+    file.write(line + b"\n")
+  _write(tmp_path, [4], start_step=2)
+  assert [row["step"] for row in _rows(tmp_path)] == [2, 4]
+
+
 def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, monkeypatch):
   class FullFile:
 

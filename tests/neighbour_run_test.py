@@ -1,5 +1,6 @@
 """Runs that know of neighbours: their table, their batches, their loss."""
 
+import io
 import json
 
 import jax
@@ -53,6 +54,80 @@ def test_the_table_is_kept_and_read_again(finished, tmp_path, capsys):
   assert "nearest of 48 videos" not in capsys.readouterr().out
   for row, other in zip(_rows(finished), _rows(tmp_path / "run"), strict=True):
     assert row["total"] == other["total"]
+
+
+def _cut(table):
+  return table[: len(table) // 2]
+
+
+def _changed(**changes):
+  """Damages arrays of a table as they lie in a file."""
+
+  def damage(content):
+    with np.load(io.BytesIO(content)) as table:
+      arrays = dict(table)
+    file = io.BytesIO()
+    np.savez(
+        file, **{n: changes.get(n, lambda a: a)(a) for n, a in arrays.items()}
+    )
+    return file.getvalue()
+
+  return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _cut,
+        lambda table: b"",
+        _changed(videos=lambda a: a[:0], overlaps=lambda a: a[:0]),
+        _changed(videos=lambda a: a + 48),
+        _changed(videos=lambda a: a - 48),
+        _changed(videos=lambda a: a.astype(np.float64)),
+        _changed(overlaps=lambda a: a + np.float32(np.nan)),
+        _changed(overlaps=lambda a: a * np.float32(-1)),
+        _changed(videos=lambda a: a[:, :3], overlaps=lambda a: a[:, :3]),
+        _changed(made_of=lambda a: np.array("others")),
+    ],
+)
+def test_a_table_that_is_damaged_is_made_again(
+    finished, tmp_path, damage, capsys
+):
+  config = _config()
+  splits = splits_lib.make_splits(config.data, seed=0)
+  plan = train_loop.make_plan(config, splits)
+  path = tmp_path / "neighbours.npz"
+  path.write_bytes(damage((finished / "neighbours.npz").read_bytes()))
+  batches = neighbour_table.with_neighbours(
+      config, Workdir(str(tmp_path)), splits.train, plan.batches
+  )
+  said = capsys.readouterr().out
+  assert "neighbours.npz: must be the table" in said
+  assert "nearest of 48 videos" in said
+  with np.load(finished / "neighbours.npz") as expected, np.load(path) as made:
+    for name in ("videos", "overlaps"):
+      np.testing.assert_array_equal(made[name], expected[name], strict=True)
+  assert len(batches.videos(0)) == 16
+
+
+def test_a_table_of_other_videos_or_settings_is_made_again(
+    finished, tmp_path, capsys
+):
+  for config in (
+      _config(data__synthetic__seed=1),
+      _config(neighbours__pooling="variance"),
+  ):
+    (tmp_path / "neighbours.npz").write_bytes(
+        (finished / "neighbours.npz").read_bytes()
+    )
+    splits = splits_lib.make_splits(config.data, seed=0)
+    neighbour_table.with_neighbours(
+        config,
+        Workdir(str(tmp_path)),
+        splits.train,
+        train_loop.make_plan(config, splits).batches,
+    )
+    assert "it is of other videos or settings" in capsys.readouterr().out
 
 
 def test_neighbours_change_the_contrastive_loss_alone(finished, tmp_path):

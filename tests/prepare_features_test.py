@@ -146,6 +146,17 @@ def test_numbers_of_any_kind_come_back(files, dtype):
     )
 
 
+def test_features_that_are_all_zero_are_stored_exactly(files):
+  np.savez(files / "train.npz", feats=np.zeros((3, 2, 4), np.float32))
+  assert _prepare(files, f"--train={files}/train.npz", "--dtype=uint8") == 0
+  manifest = json.loads((_folder(files) / "manifest.json").read_text())
+  assert manifest["notes"]["relative_rms_error_of_rounding"] == 0
+  metadata = json.loads((_folder(files) / "metadata.json").read_text())
+  frames, _ = _read(files, "train", np.uint8)["train-000002"]
+  restored = frames * np.array(metadata["scale"]) + metadata["offset"]
+  np.testing.assert_array_equal(restored, np.zeros((2, 4)), strict=True)
+
+
 def test_a_range_too_small_to_be_cut_in_steps_stays_finite(files):
   features = _TRAIN * np.float32(1e-45)
   np.savez(files / "train.npz", feats=features)

@@ -251,6 +251,8 @@ def test_jobs_may_end_at_one_time(shards, whole, tmp_path, monkeypatch):
         lambda journal: b"[]",
         lambda journal: b"{}",
         lambda journal: b"\xff\xfe",
+        lambda journal: b"[" * 100_000,
+        lambda journal: b'{"crc32c": ' + b"1" * 5000 + b"}",
         lambda journal: journal.replace(b"train-", b"trein-", 1),
     ],
 )
@@ -279,7 +281,7 @@ def test_a_damaged_plan_is_named(shards, whole, tmp_path, content, capsys):
   output = pathlib.Path(shutil.copytree(whole, tmp_path / "out"))
   (_folder(output) / "preparation" / "plan.json").write_text(content)
   line = _refused(_arguments(shards, output), capsys)
-  assert "plan.json must say what --output holds" in line
+  assert "plan.json: must be the plan of what --output holds" in line
 
 
 def test_a_split_that_another_shard_holds_already_vanishes(shards, tmp_path):

@@ -84,7 +84,8 @@ def test_nan_is_never_written(tmp_path):
     ("text", "message"),
     [
         ("{", "must be a report.json"),
-        ("[]", "`format_version` must be 1, got None"),
+        ("[]", "must be a report.json"),
+        ("{}", "`format_version` must be 1, got None"),
         (json.dumps({"format_version": 2}), "must be 1, got 2"),
         (json.dumps({"format_version": 1}), "a report needs `config`"),
     ],
@@ -142,3 +143,41 @@ def test_table_leaves_out_a_k_that_was_not_scored():
     result[key] = {"5": 0.5}
   header = report_lib.format_table(_report(result)).splitlines()[0]
   assert header.split() == ["method", "bits", "mAP@5"]
+
+
+def _without(report, *path):
+  *inside, last = path
+  part = report
+  for key in inside:
+    part = part[key]
+  del part[last]
+  return report
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda report: _without(report, "results", 0, "map_at_k"),
+        lambda report: _without(report, "results", 0, "num_bits"),
+        lambda report: _without(report, "step"),
+        lambda report: _without(report, "seconds"),
+        lambda report: report | {"results": 3},
+        lambda report: report | {"results": [[]]},
+        lambda report: report | {"seconds": 3},
+        lambda report: report | {"segments": {"results": []}},
+    ],
+)
+def test_a_report_that_lacks_what_it_shows_is_none(tmp_path, spoil):
+  report = json.loads(json.dumps(_report(_result("chain", 0.5))))
+  (tmp_path / "report.json").write_text(json.dumps(spoil(report)))
+  with pytest.raises(InputError, match="report.json: .* report"):
+    report_lib.read_report(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"[" * 10**5, b'{"format_version": ' + b"1" * 5000]
+)
+def test_bytes_of_any_kind_are_no_report(tmp_path, content):
+  (tmp_path / "report.json").write_bytes(content)
+  with pytest.raises(InputError, match="must be a report.json"):
+    report_lib.read_report(tmp_path / "report.json")

@@ -134,6 +134,13 @@ def test_a_folder_without_videos_says_what_it_holds(folder):
     assert part in refusal
 
 
+def test_a_number_of_any_length_is_a_class(folder):
+  _make(folder, "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+  long = "9" * 5000
+  text = f"a.mp4,{long}\nb.mp4,1{long}\nc.mp4,10\nd.mp4,9\n"
+  assert _list(folder, text).classes == ["9", "10", long, f"1{long}"]
+
+
 def test_only_files_with_a_suffix_of_video_count(folder):
   _make(folder, "A.MP4", "b.WebM", "c.3gp", "readme.txt", "mp4", "d.mp4.part")
   _make(folder, ".hidden.mp4", "._a.mp4", ".cache/e.mp4")

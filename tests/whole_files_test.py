@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and locks keep others out."""
 
+import os
 import threading
 
 import pytest
@@ -71,6 +72,8 @@ def test_a_second_one_waits_for_the_lock(tmp_path):
         (b'{"a": ', "Expecting value"),
         (b"\xff\xfe", "utf-8"),
         (b"[" * 100_000, "recursion"),
+        (b'{"a": ' * 101 + b"1" + b"}" * 101, "deeper than 100 levels"),
+        (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "deeper than 100 levels"),
         (b'{"a": ' + b"9" * 5000 + b"}", "digits"),
     ],
 )
@@ -88,3 +91,18 @@ def test_a_json_file_that_would_fill_the_memory_is_not_read(tmp_path):
     file.truncate(2**28 + 1)
   with pytest.raises(errors.InputError, match="268435457 bytes are too many"):
     whole_files.read_json(path, must_be="a report", way_out="make it again")
+
+
+def test_a_json_file_that_is_a_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / "report.json")
+  with pytest.raises(errors.InputError, match="it is no file"):
+    whole_files.read_json(
+        tmp_path / "report.json", must_be="a report", way_out="make it again"
+    )
+
+
+def test_a_name_that_is_no_utf8_comes_back(tmp_path):
+  content = {"root": os.fsdecode(b"caf\xe9"), "levels": [[["ç"]]]}
+  path = tmp_path / "config.json"
+  whole_files.write_json(path, content)
+  assert whole_files.read_json(path, must_be="a", way_out="b") == content

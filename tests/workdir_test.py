@@ -102,3 +102,36 @@ def test_a_folder_without_the_right_to_write_is_a_failure(
   with pytest.raises(errors.RunError, match="no right to write in"):
     _open(tmp_path / "new" / "run")
   assert asked == [(str(tmp_path), os.W_OK)]
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"[]", b"3", b"\xff", b"[" * 10**5, b'{"a":' * 200 + b"1" + b"}" * 200],
+)
+def test_what_is_no_object_is_one_line(tmp_path, name, content):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(errors.InputError, match=f"{name}: must be"):
+    _claim(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"model": 3}, "`model` must be an object of fields, got 3"),
+        ({"model": {"num_bits": "64"}}, "`model.num_bits` must be a whole"),
+        ({"augment": {"crop_fraction": 1}}, "`augment.crop_fraction` must be"),
+        ({"augment": {"crop_fraction": ["a", []]}}, "`augment.crop_fraction`"),
+        ({"train": {"batch_size": -4}}, "`train.batch_size` must be at least"),
+    ],
+)
+def test_a_config_that_no_run_can_have_is_one_line(tmp_path, content, words):
+  (tmp_path / "config.json").write_text(json.dumps(content))
+  with pytest.raises(errors.InputError, match=f"config.json: {words}"):
+    workdir.read_config(str(tmp_path))
+
+
+def test_a_path_that_is_no_utf8_is_kept(tmp_path):
+  root = os.fsdecode(b"caf\xe9")
+  claimed = _claim(tmp_path, data__root=root)
+  assert workdir.read_config(claimed.path).data.root == root

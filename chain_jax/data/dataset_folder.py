@@ -2,7 +2,6 @@
 
 import bisect
 import functools
-import json
 import os
 import pathlib
 import threading
@@ -12,11 +11,13 @@ import numpy as np
 from array_record.python import array_record_module
 from jaxtyping import Num
 
+from chain_jax import errors, whole_files
 from chain_jax.data import dataset_layout as layout
 from chain_jax.data import examples
 from chain_jax.data.records import Scaling, check_finite
 from chain_jax.errors import InputError
 
+_MOST_RECORD_BYTES = 2**31  # Of protobuf.
 _OPEN_FILES = 256  # Of one process; each keeps its index of positions.
 
 
@@ -78,14 +79,13 @@ def open_dataset(
         f" {str(root)!r}; {way_out or general}"
     )
   path = found[0]
-  try:
-    metadata = json.loads((path / "metadata.json").read_text("utf-8"))
+  words = {
+      "must_be": "that of a prepared dataset",
+      "way_out": "run `python -m chain_jax.prepare` again",
+  }
+  metadata = whole_files.read_json(path / "metadata.json", **words)
+  with errors.reading(path / "metadata.json", **words):
     _check_metadata(metadata)
-  except (OSError, ValueError, TypeError, AttributeError) as error:
-    raise InputError(
-        f"{path / 'metadata.json'} must be that of a prepared dataset, could"
-        f" not be read ({error}); run `python -m chain_jax.prepare` again."
-    ) from error
   return DatasetFolder(path.resolve(), path.resolve().parent.name, metadata)
 
 
@@ -95,10 +95,23 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
     raise ValueError("keys are missing")
   if metadata["dtype"] not in ("uint8", "float16"):
     raise ValueError(f"`dtype` is {metadata['dtype']!r}")
-  shape = (int(metadata["dim"]),)
+  frame_bytes = np.dtype(metadata["dtype"]).itemsize
+  for name in ("dim", "num_variants"):
+    number = metadata.setdefault(name, 1)
+    if type(number) is not int or number < 1:
+      raise ValueError(f"`{name}` is {number!r}, no number of 1 or more")
+    frame_bytes *= number
+  if frame_bytes > _MOST_RECORD_BYTES:
+    raise ValueError(f"a frame of {frame_bytes} bytes fits in no record")
   for name in ("scale", "offset"):
-    if np.asarray(metadata[name], np.float32).shape not in ((), shape):
+    with np.errstate(over="ignore"):
+      values = np.asarray(metadata[name], np.float32)
+    if values.shape not in ((), (metadata["dim"],)):
       raise ValueError(f"`{name}` is not one number, nor one a dimension")
+    if not np.isfinite(values).all():
+      raise ValueError(f"`{name}` is not finite")
+  if not isinstance(metadata.get("settings", {}), dict):
+    raise ValueError("`settings` is no object")
 
 
 class ArrayRecordSource:
@@ -119,8 +132,8 @@ class ArrayRecordSource:
     self.ids = index.ids
     self.labels = index.labels if index.labels.num_classes else None
     self.num_frames = index.num_frames.astype(np.int32)
-    self.feature_dim = int(metadata["dim"])
-    self.num_variants = int(metadata.get("num_variants", 1))
+    self.feature_dim = metadata["dim"]
+    self.num_variants = metadata["num_variants"]
     self.dtype = np.dtype(metadata["dtype"])
     self._form = layout.FrameForm(
         self.feature_dim, str(self.dtype), self.num_variants
@@ -162,13 +175,14 @@ class ArrayRecordSource:
     try:
       record = self._reader_of(shard).read([row])[0]
       frames = examples.decode_frames(record, shape=shape, dtype=self.dtype)
-    except (RuntimeError, ValueError) as error:
-      reason = " ".join(str(error).split())[:200]
-      raise InputError(
-          f"{self._file(shard)}: record {row} ({str(self.ids[video])!r}) must be"
-          f" whole, got damaged data ({reason}); delete the file and run"
-          " `python -m chain_jax.prepare` again, it makes only that one anew."
-      ) from error
+    except Exception:
+      with errors.reading(
+          self._file(shard),
+          must_be=f"whole in record {row} ({str(self.ids[video])!r})",
+          way_out="delete the file and run `python -m chain_jax.prepare`"
+          " again, it makes only that one anew",
+      ):
+        raise
     if self.dtype != np.uint8:
       check_finite(frames, video=f"{self._file(shard)}, record {row}")
     return frames

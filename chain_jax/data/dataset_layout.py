@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from chain_jax import whole_files
-from chain_jax.errors import InputError
+from chain_jax import array_files, errors, whole_files
 from chain_jax.labels import Labels
 
 VERSION = "1.0.0"
+# Of an index, beside the labels.
+_LISTS = ("ids", "num_frames", "shard_lengths")
 
 
 class FrameForm(NamedTuple):
@@ -82,15 +83,9 @@ def index_file(folder: pathlib.Path, split: str) -> pathlib.Path:
 def write_index(path: pathlib.Path, index: SplitIndex) -> None:
   """Writes an index whole or not at all."""
   with whole_files.written_whole(path) as partial, open(partial, "wb") as file:
-    np.savez_compressed(
-        file,
-        ids=index.ids,
-        indptr=index.labels.indptr,
-        indices=index.labels.indices,
-        num_classes=np.int64(index.labels.num_classes),
-        num_frames=index.num_frames,
-        shard_lengths=index.shard_lengths,
-    )
+    arrays = index._asdict()
+    labels = arrays.pop("labels")
+    array_files.write_npz(file, arrays | labels._asdict())
 
 
 def read_index(path: pathlib.Path) -> SplitIndex:
@@ -99,26 +94,37 @@ def read_index(path: pathlib.Path) -> SplitIndex:
   Raises:
     InputError: If it is damaged.
   """
-  try:
-    with np.load(path, allow_pickle=False) as arrays:
-      labels = Labels(
-          arrays["indptr"], arrays["indices"], int(arrays["num_classes"])
-      )
-      index = SplitIndex(
-          arrays["ids"], labels, arrays["num_frames"], arrays["shard_lengths"]
-      )
-    counts = {
-        len(index.ids),
-        len(index.num_frames),
-        labels.num_videos,
-        int(index.shard_lengths.sum()),
-    }
-    if len(counts) > 1:
-      raise ValueError(f"it tells of {' and '.join(map(str, counts))} videos")
-    return index
-  except Exception as error:  # NumPy and zipfile fail in many ways.
-    raise InputError(
-        f"{path} must be the index of a split, got one that cannot be read"
-        f" ({error}); run `python -m chain_jax.prepare` again, it keeps what is"
-        " whole."
-    ) from error
+  words = {
+      "must_be": "the index of a split",
+      "way_out": (
+          "run `python -m chain_jax.prepare` again, it keeps what is whole"
+      ),
+  }
+  arrays = array_files.read_npz(path, _LISTS + Labels._fields, **words)
+  with errors.reading(path, **words):
+    labels = Labels.from_file(*(arrays.pop(name) for name in Labels._fields))
+    index = SplitIndex(labels=labels, **arrays)
+    _check(index)
+  return index
+
+
+def _check(index: SplitIndex) -> None:
+  """Raises a `ValueError` unless all parts tell of the same videos."""
+  counts = {
+      len(index.ids),
+      len(index.num_frames),
+      index.labels.num_videos,
+      int(index.shard_lengths.sum()),
+  }
+  if len(counts) > 1:
+    raise ValueError(f"it tells of {' and '.join(map(str, counts))} videos")
+  for name, kinds, low, high in (
+      ("ids", "U", None, None),
+      ("num_frames", "iu", 1, 2**31 - 1),
+      ("shard_lengths", "iu", 0, len(index.ids)),
+  ):
+    values = getattr(index, name)
+    if values.ndim != 1 or values.dtype.kind not in kinds:
+      raise ValueError(f"`{name}` is {values.dtype} {list(values.shape)}")
+    if low is not None and ((values < low) | (values > high)).any():
+      raise ValueError(f"`{name}` must be in {low} to {high}")

@@ -8,21 +8,20 @@ of the frames of a video are no padding.
 
 import os
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
 from jaxtyping import Num
 
+from chain_jax import array_files
 from chain_jax.data.field_files import read_label_matrix
 from chain_jax.data.hdf5_header import read_arrays
 from chain_jax.data.hdf5_source import Hdf5Source
 from chain_jax.data.records import check_finite
 from chain_jax.data.video_names import check_name
 from chain_jax.errors import InputError
-from chain_jax.labels import Labels
+from chain_jax.labels import MAX_CLASSES, Labels
 
-_MAX_CLASSES = 2**24
 _HDF5, _NPZ, _NPY = (".h5", ".hdf5"), (".npz",), (".npy",)
 
 
@@ -144,31 +143,22 @@ def _read_hdf5(path: pathlib.Path) -> tuple[dict[str, Any], Hdf5Source]:
 
 
 def _read_numpy(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    if path.suffix.lower() in _NPY:
-      return {"feats": np.load(path, mmap_mode="r", allow_pickle=False)}
-    # Opened here: np.load leaves open what it then finds damaged.
-    with open(path, "rb") as opened, np.load(opened) as file:
-      if "feats" not in file.files:
-        raise InputError(
-            f"{path} must hold an array 'feats', got"
-            f" {', '.join(sorted(file.files)) or 'none'}; rename it there, or"
-            " check that this is the right file."
-        )
-      wanted = ("feats", "ids", "labels", "num_frames")
-      return {name: file[name] for name in wanted if name in file.files}
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-    if isinstance(error, InputError):
-      raise
-    raise InputError(
-        f"{path} must be a whole NumPy file without pickled objects, could not"
-        f" be read ({error}); write it again with np.save or np.savez."
-    ) from error
+  words = {
+      "must_be": "a whole NumPy file without pickled objects",
+      "way_out": "write it again with np.save or np.savez",
+  }
+  if path.suffix.lower() in _NPY:
+    return {"feats": array_files.Rows(path, **words)}
+  return array_files.read_npz(
+      path, ("feats",), optional=("ids", "labels", "num_frames"), **words
+  )
 
 
-def _check_features(path: pathlib.Path, features: np.ndarray) -> None:
+def _check_features(
+    path: pathlib.Path, features: np.ndarray | array_files.Rows
+) -> None:
   is_number = features.dtype.kind in "fu" and features.dtype.itemsize <= 8
-  if not is_number or features.ndim not in (3, 4) or 0 in features.shape:
+  if not is_number or len(features.shape) not in (3, 4) or 0 in features.shape:
     raise InputError(
         f"{path}: 'feats' must be numbers [n, frames, dim] or [n, frames,"
         f" variants, dim], got {features.dtype} of shape"
@@ -181,26 +171,24 @@ def _read_labels(path: pathlib.Path, key: str) -> tuple[Labels, bool]:
     raise InputError(f"{path} must be a file of labels, got none.")
   if path.suffix.lower() == ".mat":
     return read_label_matrix(path, key=key), True
-  try:
-    values = np.load(path, allow_pickle=False)
-  except (OSError, EOFError, ValueError) as error:
-    raise InputError(
-        f"{path} must be a .mat or .npy file of labels, could not be read"
-        f" ({error})."
-    ) from error
+  values = array_files.read_npy(
+      path,
+      must_be="a .mat or .npy file of labels",
+      way_out="write it again with np.save",
+  )
   return _as_labels(path, values), values.ndim == 2
 
 
 def _as_labels(path: pathlib.Path, values: np.ndarray) -> Labels:
-  values = np.asarray(values)
   if values.ndim == 1 and values.dtype.kind in "iu" and len(values):
-    if values.min() >= 0 and values.max() < _MAX_CLASSES:
+    if values.min() >= 0 and values.max() < MAX_CLASSES:
       return Labels.from_classes(values, num_classes=int(values.max()) + 1)
-  elif values.ndim == 2 and np.isin(values, (0, 1)).all():
-    return Labels.from_matrix(values)
+  elif values.ndim == 2 and values.size and values.dtype.kind in "biuf":
+    if np.isin(values, (0, 1)).all():
+      return Labels.from_matrix(values)
   raise InputError(
       f"{path}: labels must be 0/1 rows [n, classes] or class numbers [n] from 0"
-      f" to {_MAX_CLASSES - 1}, got {values.dtype} of shape"
+      f" to {MAX_CLASSES - 1}, got {values.dtype} of shape"
       f" {list(values.shape)}; write them in one of these forms."
   )
 

@@ -123,13 +123,14 @@ def fingerprints(splits: Splits) -> dict[str, str]:
   if splits.validation is not None:
     named["validation"] = splits.validation[0]
   return {
-      name: _fingerprint(source)
+      name: fingerprint(source)
       for name, source in named.items()
       if source is not None
   }
 
 
-def _fingerprint(source: sources.VideoSource) -> str:
+def fingerprint(source: sources.VideoSource) -> str:
+  """Names the videos of one split; see `fingerprints`."""
   digest = hashlib.sha256("\n".join(source.ids.tolist()).encode())
   for video in (0, len(source) // 2, len(source) - 1):
     frames = records.to_features(source.read_frames(video), source.scaling)

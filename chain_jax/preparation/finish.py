@@ -133,8 +133,10 @@ def _manifest(
   for journal in journals:
     notes.update(journal["notes"])
   if tasks.SQUARES in notes:
-    error = notes.pop(tasks.SQUARED_ERROR) / notes.pop(tasks.SQUARES)
-    notes["relative_rms_error_of_rounding"] = math.sqrt(error)
+    error, squares = notes.pop(tasks.SQUARED_ERROR), notes.pop(tasks.SQUARES)
+    # Where all is 0, it is so exactly.
+    error = math.sqrt(error / squares) if squares else 0.0
+    notes["relative_rms_error_of_rounding"] = error
   return {
       "format_version": FORMAT_VERSION,
       "plan": plan.as_json(),

@@ -130,14 +130,11 @@ def _holds_files(folder: pathlib.Path) -> bool:
 
 
 def _check_same(path: pathlib.Path, wanted: dict[str, Any]) -> None:
-  try:
-    found = json.loads(path.read_text("utf-8"))
-    found.keys()
-  except (OSError, ValueError, AttributeError) as error:
-    raise InputError(
-        f"{path} must say what --output holds, could not be read ({error});"
-        " choose another --output, or remove this one."
-    ) from error
+  found = whole_files.read_json(
+      path,
+      must_be="the plan of what --output holds",
+      way_out="choose another --output, or remove this one",
+  )
   # JSON has neither tuples nor NumPy's numbers.
   wanted = json.loads(json.dumps(wanted))
   differing = [key for key in wanted if found.get(key) != wanted[key]]

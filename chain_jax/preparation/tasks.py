@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import crc32c
 from array_record.python import array_record_module
 
-from chain_jax import whole_files
+from chain_jax import errors, whole_files
 from chain_jax.data import examples
-from chain_jax.errors import RunError
+from chain_jax.errors import InputError, RunError
 from chain_jax.preparation.plan import Plan
 from chain_jax.preparation.split_rule import assign_split
 from chain_jax.whole_files import write_json
@@ -93,10 +93,12 @@ class _SplitWriter:
 def read_journal(plan: Plan, task: int) -> dict[str, Any] | None:
   """Returns what a finished task noted; None where that is not known."""
   try:
-    journal = json.loads(plan.journal(task).read_text("utf-8"))
-    checksum = journal.pop("crc32c")
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    journal = whole_files.read_json(
+        plan.journal(task), must_be="a journal", way_out="do the task again"
+    )
+  except InputError:
     return None
+  checksum = journal.pop("crc32c", None)
   return journal if checksum == _checksum(journal) else None
 
 
@@ -203,15 +205,12 @@ def drop_videos(plan: Plan, task: int, split: str, ids: set[str]) -> None:
   """
   journal = read_journal(plan, task)
   shard = journal["splits"].pop(split)
-  reader = array_record_module.ArrayRecordReader(
-      str(plan.record_file(split, task)), "readahead_buffer_size:0"
-  )
   with _writing(plan, task), contextlib.ExitStack() as at_end:
     writer = None
     if not ids.issuperset(shard["ids"]):
       writer = _SplitWriter(plan, split, task)
       at_end.callback(writer.discard)
-      for video in _kept(plan, shard, reader, without=ids):
+      for video in _kept(plan, shard, task, split, without=ids):
         writer.add(video)
     # Without its journal the task is done anew, should this be the end here.
     plan.journal(task).unlink()
@@ -228,13 +227,27 @@ def drop_videos(plan: Plan, task: int, split: str, ids: set[str]) -> None:
 
 
 def _kept(
-    plan: Plan, shard: dict[str, Any], reader: Any, *, without: set[str]
+    plan: Plan,
+    shard: dict[str, Any],
+    task: int,
+    split: str,
+    *,
+    without: set[str],
 ) -> Iterator[examples.Video]:
-  for row, video_id in enumerate(shard["ids"]):
-    if video_id in without:
-      continue
-    shape = plan.form.shape(shard["num_frames"][row])
-    frames = examples.decode_frames(
-        reader.read([row])[0], shape=shape, dtype=plan.form.numpy_dtype
+  path = plan.record_file(split, task)
+  kept = [row for row, name in enumerate(shard["ids"]) if name not in without]
+  with errors.reading(
+      path,
+      must_be="whole",
+      way_out="delete it and run the same command again",
+  ):
+    reader = array_record_module.ArrayRecordReader(
+        str(path), "readahead_buffer_size:0"
     )
-    yield examples.Video(video_id, shard["labels"][row], frames)
+    for row in kept:
+      frames = examples.decode_frames(
+          reader.read([row])[0],
+          shape=plan.form.shape(shard["num_frames"][row]),
+          dtype=plan.form.numpy_dtype,
+      )
+      yield examples.Video(shard["ids"][row], shard["labels"][row], frames)
