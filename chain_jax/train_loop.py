@@ -110,7 +110,9 @@ def train(
   with contextlib.ExitStack() as stack:
     # Whatever ends the run, what is being saved is committed.
     stack.callback(checkpoints.close)
-    restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
+    restored = checkpoints.restore(
+        train_state.abstract_state(initialise, mesh), last_step=last_step
+    )
     state, seconds = restored or _start(config, model, initialise, splits, mesh)
     start_step = int(state.step)
     _say_where_it_begins(config, start_step, last_step)
