@@ -8,9 +8,9 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from chain_jax import codes, command_line, errors
+from chain_jax import codes, command_line, errors, whole_files
 from chain_jax.codes import CodeSet
 from chain_jax.errors import InputError
 from chain_jax.nearest import search_codes
@@ -100,13 +100,24 @@ def _run(arguments: Sequence[str]) -> None:
     query = codes.read_code_directory(flags.query)
   found = neighbours(query, gallery, top_k=flags.top_k)
   if flags.output:
-    lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in found]
-    pathlib.Path(flags.output).write_text("".join(lines), encoding="utf-8")
+    _write(flags.output, found)
     return
   for each in found:
     print(each["id"])
     for neighbour in each["neighbours"]:
       print(f"  {neighbour['distance']:>4}  {neighbour['id']}")
+
+
+def _write(output: str, found: Iterable[dict[str, object]]) -> None:
+  # Through links: what is replaced is the file, never the link to it.
+  path = pathlib.Path(output).resolve()
+  with errors.writing(output), whole_files.written_whole(path) as partial:
+    # Half a surrogate pair, which UTF-8 lacks, becomes JSON's escape of it.
+    with open(
+        partial, "w", encoding="utf-8", errors="backslashreplace"
+    ) as file:
+      for each in found:
+        file.write(json.dumps(each, ensure_ascii=False) + "\n")
 
 
 def _add_video_flags(parser: argparse.ArgumentParser) -> None:
