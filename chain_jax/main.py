@@ -86,6 +86,7 @@ def main(arguments: list[str]) -> None:
     )
   # At once, and again when the devices are known.
   config_rules.validate(config, num_devices=1)
+  main_flags.expand_home(config)
   # Deferred: --help and what the user got wrong need no jax.
   from chain_jax import multihost, run
 
