@@ -251,6 +251,37 @@ _RANGES = {
 }
 
 
+# Of fields without a largest value above: what no run can need, and what would
+# fail in a library, as steps and videos are counted in int32.
+_LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, 1e9
+_LARGEST = {
+    "data.feature_dim": 2**20,
+    "data.num_frames": 2**16,
+    "data.num_workers": 1024,
+    "data.synthetic.num_train": 10**7,
+    "data.synthetic.num_gallery": 10**7,
+    "data.synthetic.num_query": 10**7,
+    "data.synthetic.num_appearances": 10_000,
+    "data.synthetic.num_frames": 2**16,
+    "data.synthetic.difficulty": 1e6,
+    "augment.noise_std": 1e6,
+    "model.num_bits": 2**16,
+    "model.width": 2**16,
+    "model.depth": 1000,
+    "model.num_heads": 2**16,
+    "model.mlp_dim": 2**20,
+    "model.hash_hidden_dim": 2**20,
+    "model.decoder_width": 2**16,
+    "model.decoder_depth": 1000,
+    "neighbours.num_neighbours": 2**20,
+    "neighbours.num_components": 2**20,
+    "neighbours.num_directions": 2**20,
+    "train.batch_size": 2**20,
+    "train.device_batch_size": 2**20,
+    "evaluation.batch_size": 2**20,
+}
+
+
 def _check_ranges(config: config_lib.ExperimentConfig) -> None:
   for name, (low, high) in _RANGES.items():
     value = config_lib.field_value(config, name)
@@ -262,6 +293,11 @@ def _check_ranges(config: config_lib.ExperimentConfig) -> None:
         value,
         str(high if above else low),
     )
+  for name in (*_RANGES, "model.num_bits"):
+    value = config_lib.field_value(config, name)
+    is_float = isinstance(value, float)
+    largest = _LARGEST.get(name, _LARGEST_FLOAT if is_float else _LARGEST_INT)
+    _check(value <= largest, name, f"at most {largest}", value, str(largest))
   for name, limit in (
       ("augment.crop_fraction", 1.0),
       ("augment.playback_rate", 1000.0),

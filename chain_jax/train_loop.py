@@ -13,6 +13,7 @@ from chain_jax import (
     agreement,
     checkpoint,
     device_cache,
+    errors,
     factories,
     neighbour_table,
     observation,
@@ -55,7 +56,7 @@ def make_plan(
   """Plans a run.
 
   Raises:
-    InputError: If a batch is larger than the train split.
+    InputError: If a batch is larger than the train split, or the run too long.
   """
   settings = config.train
   by_shards = config.data.shuffle == "shards"
@@ -67,7 +68,13 @@ def make_plan(
       shuffle_window=config.data.shuffle_window,
   )
   steps = batches.steps_per_epoch * settings.num_epochs
-  return Plan(batches, min(steps, settings.max_steps or steps))
+  steps = min(steps, settings.max_steps or steps)
+  if steps >= 2**31:
+    raise errors.InputError(
+        "`train.num_epochs` must make less than 2**31 steps, got"
+        f" {settings.num_epochs}, which are {steps}; set `train.max_steps`."
+    )
+  return Plan(batches, steps)
 
 
 def train(

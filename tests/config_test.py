@@ -196,3 +196,16 @@ def test_whole_numbers_and_lists_do_where_numbers_and_pairs_are_asked():
   config = config_lib.ExperimentConfig()
   config.loss.temperature, config.augment.crop_fraction = 1, [0.5, 1]
   config_rules.validate(config, num_devices=1)
+
+
+@pytest.mark.parametrize("value", [2**31, 10**30])
+@pytest.mark.parametrize(
+    "name", sorted(["model.num_bits", *config_rules._RANGES])
+)
+def test_no_number_is_larger_than_what_counts_it(name, value):
+  config = config_lib.ExperimentConfig()
+  is_float = isinstance(config_lib.field_value(config, name), float)
+  line = _complaint(name, float(value) if is_float else value)
+  assert line.startswith(f"`{name}` must be ")
+  way_out = float(line.rpartition("try ")[2].rstrip("."))
+  assert way_out < 2**31
