@@ -100,12 +100,17 @@ class Checkpoints:
     }
     with self._write_said_plainly():
       _check_room(self._folder, self._is_url, state)
-      self._manager.save(
+      is_saved = self._manager.save(
           step,
           args=ocp.args.Composite(
               state=ocp.args.StandardSave(state),
               notes=ocp.args.JsonSave(notes),
           ),
+      )
+    if not is_saved:  # Orbax saves nothing below the latest step it knows of.
+      raise errors.RunError(
+          f"{self._folder}: checkpoint {step} cannot be saved while a later one"
+          f" is there, {self._manager.latest_step()}; move that away."
       )
     # It has waited for the save before it.
     self._committed, self._started = self._started or self._committed, step
@@ -136,20 +141,23 @@ class Checkpoints:
     last = "commit_success.txt" if self._is_url else ""
     return (self._folder / str(step) / last).exists()
 
-  def restore(self, target: TrainState) -> tuple[TrainState, float] | None:
+  def restore(
+      self, target: TrainState, *, last_step: int | None = None
+  ) -> tuple[TrainState, float] | None:
     """Restores the newest checkpoint that every process can read.
 
     Damaged ones that are newer are moved aside, with a line that says so.
 
     Args:
       target: Shapes, dtypes and shardings to restore to; any mesh will do.
+      last_step: Of the run; None: any step may have been saved.
 
     Returns:
       The state and its training seconds, or None where nothing was saved.
 
     Raises:
       InputError: If the checkpoints belong to another run.
-      RunError: If there are checkpoints and none can be read.
+      RunError: If none of those there can be read, or one is too late.
     """
     # One process may see what another no longer does: the first one decides.
     steps = agreement.numbers_of_first(
@@ -159,6 +167,11 @@ class Checkpoints:
     for step in steps:
       restored, error = self._try_restore(step, target)
       if agreement.true_on_all(error is None):
+        if last_step is not None and step > last_step:
+          raise errors.RunError(
+              f"{self._folder}: checkpoint {step} must not be beyond the last"
+              f" step of the run, {last_step}; move it away."
+          )
         self._move_aside(damaged, used=step)
         self._committed = step
         return restored
@@ -166,7 +179,7 @@ class Checkpoints:
     if steps:
       raise errors.RunError(
           f"{self._folder}: none of the checkpoints {steps} can be read"
-          f" ({_first_line(damaged[steps[0]])}); delete the folder to start"
+          f" ({errors.one_line(damaged[steps[0]])}); delete the folder to start"
           " anew."
       )
     return None
@@ -184,6 +197,8 @@ class Checkpoints:
           step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
       )["state"]
       _check_sums(notes["checksums"], state)
+      if int(state.step) != step:
+        raise ValueError(f"it holds the state of step {int(state.step)}")
       return (state, float(notes["seconds"])), None
     except errors.InputError:
       raise
@@ -209,7 +224,7 @@ class Checkpoints:
     if jax.process_index() == 0:
       for step, error in damaged.items():
         print(
-            f"checkpoint {step} is damaged ({_first_line(error)}): {moved},"
+            f"checkpoint {step} is damaged ({errors.one_line(error)}): {moved},"
             f" going on from step {used}",
             flush=True,
         )
@@ -274,11 +289,6 @@ def _check_room(folder: epath.Path, is_url: bool, state: TrainState) -> None:
     )
 
 
-def _first_line(error: BaseException) -> str:
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0][:160]
-
-
 @contextlib.contextmanager
 def _said_plainly(what: str, way_out: str) -> Iterator[None]:
   """Turns what orbax raises into one line."""
@@ -286,5 +296,5 @@ def _said_plainly(what: str, way_out: str) -> Iterator[None]:
     yield
   except Exception as error:
     raise errors.RunError(
-        f"{what} ({_first_line(error)}); {way_out}."
+        f"{what} ({errors.one_line(error)}); {way_out}."
     ) from error

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int8, UInt8
 
-from chain_jax import code_files, provenance, whole_files
+from chain_jax import code_files, errors, provenance, whole_files
 from chain_jax.errors import InputError
 from chain_jax.labels import Labels
 
@@ -125,7 +125,7 @@ def write_code_directory(
 
   Raises:
     InputError: If lengths differ, or `path` exists and holds something else.
-    OSError: If the disk is full or `path` cannot be written.
+    RunError: If the disk is full or `path` cannot be written.
   """
   path = pathlib.Path(path).resolve()
   ids = np.asarray(ids, dtype=np.str_)
@@ -133,18 +133,19 @@ def write_code_directory(
   _check_replaceable(path)
   partial = path.with_name(f".{path.name}.partial")
   previous = path.with_name(f".{path.name}.previous")
-  path.parent.mkdir(parents=True, exist_ok=True)
-  _remove(partial)
-  try:
-    partial.mkdir()
-    _write_files(partial, packed, ids, labels, manifest)
-    _remove(previous)
-    if path.exists():
-      path.rename(previous)
-    partial.rename(path)
-  finally:
+  with errors.writing(path, way_out="make room for it, what was there stays"):
+    path.parent.mkdir(parents=True, exist_ok=True)
     _remove(partial)
-  _remove(previous)
+    try:
+      partial.mkdir()
+      _write_files(partial, packed, ids, labels, manifest)
+      _remove(previous)
+      if path.exists():
+        path.rename(previous)
+      partial.rename(path)
+    finally:
+      _remove(partial)
+    _remove(previous)
 
 
 def read_code_directory(path: str | os.PathLike[str]) -> CodeSet:

@@ -1,8 +1,11 @@
 """How every offline command reads its flags and reports their misuse."""
 
 import argparse
+import os
 import pathlib
-from typing import NoReturn
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from chain_jax import errors
 from chain_jax.errors import InputError
@@ -46,9 +49,34 @@ class CommandParser(argparse.ArgumentParser):
         help=f"{what} (default: %(default)s)",
     )
 
+  def parse_known_args(
+      self, args: Sequence[str] | None = None, namespace: Any = None
+  ) -> tuple[Any, list[str]]:
+    """Parses as every parser does; "~" is the home folder."""
+    words = expand_home(sys.argv[1:] if args is None else args)
+    return super().parse_known_args(words, namespace)
+
   def error(self, message: str) -> NoReturn:
     """Raises the complaint instead of printing usage and leaving."""
     raise InputError(f"{message}; see {self.prog} --help.")
+
+
+def expand_home(words: Sequence[str]) -> list[str]:
+  """Turns "~" at the start of an argument's value into the home folder.
+
+  Shells do so at the start of a word alone, not behind "=".
+
+  >>> expand_home(["--top_k=1", "--query=a~"])
+  ['--top_k=1', '--query=a~']
+  """
+  expanded = []
+  for word in words:
+    name, sign, value = word.partition("=")
+    if sign and name.startswith("-"):
+      expanded.append(f"{name}={os.path.expanduser(value)}")
+    else:
+      expanded.append(os.path.expanduser(word))
+  return expanded
 
 
 def check_output_file(output: str | None) -> None:

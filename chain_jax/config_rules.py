@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from chain_jax import config as config_lib
-from chain_jax import errors
+from chain_jax import config_ranges, errors
 
 
 def validate(config: config_lib.ExperimentConfig, *, num_devices: int) -> None:
@@ -179,80 +179,8 @@ def _check_choices(config: config_lib.ExperimentConfig) -> None:
   )
 
 
-# Field -> smallest and largest allowed value, both included.
-_RANGES = {
-    "data.feature_dim": (1, math.inf),
-    "data.num_frames": (2, math.inf),
-    "data.num_workers": (0, math.inf),
-    "data.shuffle_window": (1, math.inf),
-    "data.validation_fraction": (0, 0.9),
-    "data.synthetic.num_train": (1, math.inf),
-    "data.synthetic.num_gallery": (1, math.inf),
-    "data.synthetic.num_query": (1, math.inf),
-    "data.synthetic.num_appearances": (1, math.inf),
-    "data.synthetic.num_patterns": (1, 8),
-    "data.synthetic.num_frames": (8, math.inf),
-    "data.synthetic.difficulty": (0, math.inf),
-    "data.synthetic.seed": (0, 2**31 - 1),
-    "data.prepared.demo_shards": (0, 10_000),
-    "augment.noise_std": (0, math.inf),
-    "augment.dropout_rate": (0, 0.99),
-    "augment.mix_max": (0, 1),
-    "augment.mask_fraction": (0, 0.99),
-    "model.detail_share": (0, 0.99),
-    "model.width": (1, math.inf),
-    "model.depth": (0, math.inf),
-    "model.num_heads": (1, math.inf),
-    "model.mlp_dim": (1, math.inf),
-    "model.dropout_rate": (0, 0.99),
-    "model.hash_hidden_dim": (0, math.inf),
-    "model.position_scale": (0, math.inf),
-    "model.branch_init_scale": (0, math.inf),
-    "model.decoder_width": (1, math.inf),
-    "model.decoder_depth": (0, math.inf),
-    "loss.contrastive": (0, math.inf),
-    "loss.frame_order": (0, math.inf),
-    "loss.scene_change": (0, math.inf),
-    "loss.quantisation": (0, math.inf),
-    "loss.bit_balance": (0, math.inf),
-    "loss.decorrelation": (0, math.inf),
-    "loss.reconstruction": (0, math.inf),
-    "loss.temperature": (1e-6, math.inf),
-    "loss.positive_prior": (0, 0.99),
-    "loss.scene_threshold_std": (-10, 10),
-    "neighbours.num_neighbours": (0, math.inf),
-    "neighbours.num_components": (0, math.inf),
-    "neighbours.whitening": (0, 1),
-    "neighbours.num_directions": (0, math.inf),
-    "neighbours.min_overlap": (0, 1),
-    "neighbours.weight": (0, math.inf),
-    "neighbours.batch_share": (0, 0.5),
-    "optimizer.learning_rate": (0, math.inf),
-    "optimizer.warmup_steps": (0, math.inf),
-    "optimizer.weight_decay": (0, math.inf),
-    "optimizer.gradient_clip": (0, math.inf),
-    "optimizer.adam_b2": (0, 0.999999),
-    "train.seed": (0, 2**31 - 1),
-    "train.batch_size": (2, math.inf),
-    "train.device_batch_size": (0, math.inf),
-    "sharding.model_parallel": (1, math.inf),
-    "train.num_epochs": (1, math.inf),
-    "train.max_steps": (0, math.inf),
-    "train.log_every_steps": (1, math.inf),
-    "train.checkpoint_every_steps": (1, math.inf),
-    "train.keep_checkpoints": (1, math.inf),
-    "train.validate_every_steps": (0, math.inf),
-    "train.hang_seconds": (0, math.inf),
-    "train.profile_start_step": (0, math.inf),
-    "train.profile_num_steps": (0, math.inf),
-    "evaluation.batch_size": (1, math.inf),
-    "evaluation.baseline_seed": (0, 2**31 - 1),
-    "evaluation.baseline_videos": (0, math.inf),
-}
-
-
 def _check_ranges(config: config_lib.ExperimentConfig) -> None:
-  for name, (low, high) in _RANGES.items():
+  for name, (low, high) in config_ranges.RANGES.items():
     value = config_lib.field_value(config, name)
     above = value > high and math.isfinite(high)
     _check(
@@ -262,6 +190,13 @@ def _check_ranges(config: config_lib.ExperimentConfig) -> None:
         value,
         str(high if above else low),
     )
+  for name in (*config_ranges.RANGES, "model.num_bits"):
+    value = config_lib.field_value(config, name)
+    largest = config_ranges.LARGEST_INT
+    if isinstance(value, float):
+      largest = config_ranges.LARGEST_FLOAT
+    largest = config_ranges.LARGEST.get(name, largest)
+    _check(value <= largest, name, f"at most {largest}", value, str(largest))
   for name, limit in (
       ("augment.crop_fraction", 1.0),
       ("augment.playback_rate", 1000.0),

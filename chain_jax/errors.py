@@ -10,6 +10,10 @@ that line. `--traceback` shows where it came from.
 A command's exit code is 0 (done), 1 (failed), 2 (bad usage or input), 75
 (told to stop by SIGTERM or by the cloud; the same command goes on from there)
 or 76 (another process of the run failed, died or hangs).
+
+Where the reader of standard output leaves, as in `... | head -1`, a command
+whose answer is what it prints (search, evaluate, every --help) ends, with 0; one
+that works for files (main, prepare) goes on in silence to its own exit code.
 """
 
 import contextlib
@@ -17,6 +21,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+
+from chain_jax import standard_streams
 
 # EX_TEMPFAIL of sysexits.h: try again later.
 EXIT_STOPPED = 75
@@ -112,11 +118,14 @@ def writing(
     ) from error
 
 
-def run_command(command: Callable[[], None]) -> int:
+def run_command(
+    command: Callable[[], None], *, goes_on_unread: bool = False
+) -> int:
   """Runs a command and turns its failure into one line on standard error.
 
   Args:
     command: Does the work; raises `InputError`, `RunError` or `OSError`.
+    goes_on_unread: Whether it works on when nobody reads what it prints.
 
   Returns:
     The exit code: 0, or 2 for bad usage or input, or 1 for a failed run, or
@@ -125,21 +134,40 @@ def run_command(command: Callable[[], None]) -> int:
   >>> run_command(lambda: None)
   0
   """
-  try:
-    command()
-  except InputError as error:
-    return _report(error, exit_code=2)
-  except BrokenPipeError:  # The reader, such as `head`, has had enough.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  with standard_streams.made_safe(goes_on_unread=goes_on_unread):
+    try:
+      command()
+      sys.stdout.flush()
+    except InputError as error:
+      return _report(error, exit_code=2)
+    except standard_streams.ReaderLeft:
+      return 0
+    except (RunError, OSError) as error:
+      return _report(error, exit_code=1)
+    except Stopped as stopped:
+      print(stopped, file=sys.stderr, flush=True)
+      return EXIT_STOPPED
+    except KeyboardInterrupt:
+      return _report("interrupted; what was written stays valid", exit_code=1)
+    except Exception as error:
+      if not _lacks_memory(error):
+        raise
+      return _report(
+          RunError(
+              "this needs more memory than there is"
+              f" ({one_line(error)}); ask for less, such as smaller batches,"
+              " fewer frames or a narrower model, or use a larger machine."
+          ),
+          exit_code=1,
+      )
     return 0
-  except (RunError, OSError) as error:
-    return _report(error, exit_code=1)
-  except Stopped as stopped:
-    print(stopped, file=sys.stderr, flush=True)
-    return EXIT_STOPPED
-  except KeyboardInterrupt:
-    return _report("interrupted; what was written stays valid", exit_code=1)
-  return 0
+
+
+def _lacks_memory(error: Exception) -> bool:
+  # JAX's class by its name: offline commands do without JAX.
+  is_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+  is_full = is_jax and "RESOURCE_EXHAUSTED" in str(error)
+  return is_full or isinstance(error, MemoryError)
 
 
 def _report(error: Exception | str, *, exit_code: int) -> int:

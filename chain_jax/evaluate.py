@@ -106,9 +106,9 @@ def _run(arguments: Sequence[str]) -> None:
   report = evaluate_directories(
       flags.query, flags.gallery, self_match=flags.self_match
   )
-  print(report_lib.format_table(report))
   if flags.output:
     report_lib.write_report(flags.output, report)
+  print(report_lib.format_table(report))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -86,6 +86,7 @@ def main(arguments: list[str]) -> None:
     )
   # At once, and again when the devices are known.
   config_rules.validate(config, num_devices=1)
+  main_flags.expand_home(config)
   # Deferred: --help and what the user got wrong need no jax.
   from chain_jax import multihost, run
 
@@ -116,16 +117,19 @@ def _quieten_libraries() -> None:
   sys.warnoptions.append("ignore:resource_tracker")
 
 
-if __name__ == "__main__":
-  _quieten_libraries()
+def _run() -> None:
   stop_notice.install()
   cloud_notice.watch(stop_notice.request)
+  main(sys.argv)
+
+
+if __name__ == "__main__":
+  _quieten_libraries()
   try:
-    exit_code = errors.run_command(lambda: main(sys.argv))
+    exit_code = errors.run_command(_run, goes_on_unread=True)
   except Exception:  # A bug, or a device that failed: others end with us.
     traceback.print_exc()
     exit_code = 1
   if exit_code:
     # Threads that orbax left waiting for a save that failed never end.
-    sys.stdout.flush()
     os._exit(exit_code)

@@ -8,8 +8,8 @@ from typing import Any
 
 from absl import flags
 
+from chain_jax import command_line, errors
 from chain_jax import config as config_lib
-from chain_jax import errors
 
 _REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -29,7 +29,8 @@ def parse(arguments: list[str]) -> None:
     print(sys.modules["__main__"].__doc__)
     print(flags.FLAGS.main_module_help())
     raise SystemExit(0)
-  arguments = [_resolved(argument) for argument in _joined(arguments)]
+  arguments = command_line.expand_home(_joined(arguments))
+  arguments = [_resolved(argument) for argument in arguments]
   _check_fields(arguments)
   try:
     rest = flags.FLAGS(arguments)
@@ -120,6 +121,14 @@ def _nearest(name: str, known: list[str]) -> str:
       )
   ]
   return f"did you mean `{near[0]}`?" if near else "see chain_jax/config.py."
+
+
+def expand_home(config: config_lib.ExperimentConfig) -> None:
+  """Turns "~" in the paths that a config file gives into the home folder."""
+  data, train = config.data, config.train
+  data.root = os.path.expanduser(data.root)
+  data.prepared.segments_root = os.path.expanduser(data.prepared.segments_root)
+  train.checkpoint_folder = os.path.expanduser(train.checkpoint_folder)
 
 
 def load_config(path: str, *arguments: str) -> config_lib.ExperimentConfig:

@@ -9,9 +9,8 @@ from jaxtyping import Float32
 
 from chain_jax import array_files, errors, peers, whole_files
 from chain_jax import config as config_lib
+from chain_jax.data import fingerprints, pooling, sources
 from chain_jax.data import neighbours as neighbours_lib
-from chain_jax.data import pooling, sources
-from chain_jax.data import splits as splits_lib
 from chain_jax.data.neighbour_plan import NeighbourPlan
 from chain_jax.data.training_plan import TrainingPlan
 from chain_jax.errors import InputError
@@ -136,7 +135,7 @@ def _made_of(
 ) -> str:
   """Names the videos and settings that a table depends on."""
   asked = {name: getattr(settings, name) for name in ("pooling", *_ASKED)}
-  return f"{splits_lib.fingerprint(train)} {asked}"
+  return f"{fingerprints.of_three(train)} {asked}"
 
 
 def _is_on(config: config_lib.ExperimentConfig) -> bool:

@@ -51,7 +51,7 @@ def _run(arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   given = sys.argv[1:] if arguments is None else arguments
-  return errors.run_command(lambda: _run(given))
+  return errors.run_command(lambda: _run(given), goes_on_unread=True)
 
 
 if __name__ == "__main__":

@@ -83,13 +83,13 @@ def write_report(path: str | os.PathLike[str], report: dict[str, Any]) -> None:
   """Writes a report in one step: a reader finds the old one or the new one.
 
   Raises:
-    OSError: If the disk is full or the folder cannot be written.
+    RunError: If the disk is full or the folder cannot be written.
     ValueError: If a number is NaN or infinite, which JSON cannot hold.
   """
   # Through links: what is replaced is the file, never the link to it.
   path = pathlib.Path(path).resolve()
   text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-  with whole_files.written_whole(path) as partial:
+  with errors.writing(path), whole_files.written_whole(path) as partial:
     partial.write_text(text, encoding="utf-8")
 
 

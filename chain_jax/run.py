@@ -1,7 +1,9 @@
 """A run in three modes: train (and all that follows), export, evaluate."""
 
+import contextlib
 import dataclasses
 import os
+import pathlib
 import time
 from typing import Any
 
@@ -20,6 +22,7 @@ from chain_jax import (
     sharding,
     train_loop,
     train_state,
+    whole_files,
 )
 from chain_jax import config as config_lib
 from chain_jax import optimizer as optimizer_lib
@@ -31,6 +34,7 @@ from chain_jax.workdir import (
     check_shared,
     claim_workdir,
     open_workdir,
+    trained_alone,
 )
 
 
@@ -49,8 +53,20 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
   """
   config_rules.validate(config, num_devices=jax.device_count())
   workdir, mode = _what_is_left(path, config, mode)
-  if not mode:
-    return
+  with contextlib.ExitStack() as stack:
+    if mode == "train" and jax.process_index() == 0:
+      stack.enter_context(trained_alone(workdir))
+    if mode:
+      _do(config, workdir, mode, stack)
+
+
+def _do(
+    config: config_lib.ExperimentConfig,
+    workdir: Workdir,
+    mode: str,
+    stack: contextlib.ExitStack,
+) -> None:
+  """Does what is left to do; `stack` keeps its locks until the run's end."""
   if jax.process_index() == 0:
     demo.make_missing(config.data)
   peers.barrier("data")
@@ -63,13 +79,16 @@ def run(config: config_lib.ExperimentConfig, *, path: str, mode: str) -> None:
   seconds = {}
   if mode == "train":
     checkpoints = open_checkpoints(config, workdir, fingerprints)
-    trained = train_loop.train(config, workdir, splits, plan, mesh, checkpoints)
-    seconds["train"] = trained.seconds
-    seconds["export"] = _export_all(
-        config, workdir, splits, segments, mesh, trained.state
+    state, seconds["train"] = train_loop.train(
+        config, workdir, splits, plan, mesh, checkpoints
     )
   elif mode == "export":
     state = restore(config, workdir, mesh, fingerprints)
+  if jax.process_index() == 0:
+    lock = pathlib.Path(workdir.results_lock)
+    stack.enter_context(whole_files.locked(lock))
+  peers.barrier("results")
+  if mode != "evaluate":
     seconds["export"] = _export_all(
         config, workdir, splits, segments, mesh, state
     )

@@ -8,9 +8,9 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from chain_jax import codes, command_line, errors
+from chain_jax import codes, command_line, errors, whole_files
 from chain_jax.codes import CodeSet
 from chain_jax.errors import InputError
 from chain_jax.nearest import search_codes
@@ -90,7 +90,10 @@ def _run(arguments: Sequence[str]) -> None:
   else:
     query, num_left_out = codes.read_code_directory(flags.query), 0
   found = neighbours(query, gallery, top_k=flags.top_k)
-  _write(found, flags.output)
+  if flags.output:
+    _write(flags.output, found)
+  else:
+    _print(found)
   if flags.strict and num_left_out:
     raise InputError(
         "--strict allows nothing to be left out of --video, got"
@@ -124,15 +127,20 @@ def _encode(flags: argparse.Namespace, gallery: CodeSet) -> tuple[CodeSet, int]:
   return query, len(left_out)
 
 
-def _write(found: Iterator[dict], output: str | None) -> None:
-  if output:
-    lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in found]
-    pathlib.Path(output).write_text("".join(lines), encoding="utf-8")
-    return
+def _print(found: Iterable[dict]) -> None:
   for each in found:
     print(each["id"])
     for neighbour in each["neighbours"]:
       print(f"  {neighbour['distance']:>4}  {neighbour['id']}")
+
+
+def _write(output: str, found: Iterable[dict]) -> None:
+  # Through links: what is replaced is the file, never the link to it.
+  path = pathlib.Path(output).resolve()
+  with errors.writing(output), whole_files.written_whole(path) as partial:
+    with open(partial, "w", encoding="utf-8") as file:
+      for each in found:
+        file.write(json.dumps(each, ensure_ascii=False) + "\n")
 
 
 def _add_video_flags(parser: command_line.CommandParser) -> None:

@@ -13,6 +13,7 @@ from chain_jax import (
     agreement,
     checkpoint,
     device_cache,
+    errors,
     factories,
     neighbour_table,
     observation,
@@ -55,7 +56,7 @@ def make_plan(
   """Plans a run.
 
   Raises:
-    InputError: If a batch is larger than the train split.
+    InputError: If a batch is larger than the train split, or the run too long.
   """
   settings = config.train
   by_shards = config.data.shuffle == "shards"
@@ -67,7 +68,13 @@ def make_plan(
       shuffle_window=config.data.shuffle_window,
   )
   steps = batches.steps_per_epoch * settings.num_epochs
-  return Plan(batches, min(steps, settings.max_steps or steps))
+  steps = min(steps, settings.max_steps or steps)
+  if steps >= 2**31:
+    raise errors.InputError(
+        "`train.num_epochs` must make less than 2**31 steps, got"
+        f" {settings.num_epochs}, which are {steps}; set `train.max_steps`."
+    )
+  return Plan(batches, steps)
 
 
 def train(
@@ -110,13 +117,12 @@ def train(
   with contextlib.ExitStack() as stack:
     # Whatever ends the run, what is being saved is committed.
     stack.callback(checkpoints.close)
-    restored = checkpoints.restore(train_state.abstract_state(initialise, mesh))
+    target = train_state.abstract_state(initialise, mesh)
+    restored = checkpoints.restore(target, last_step=last_step)
     state, seconds = restored or _start(config, model, initialise, splits, mesh)
     start_step = int(state.step)
     _say_where_it_begins(config, start_step, last_step)
-    train_step_fn = factories.make_step(
-        config, model, optimizer, mesh, splits.train
-    )
+    step_fn = factories.make_step(config, model, optimizer, mesh, splits.train)
     recorder, tracer, close = observation.start(
         config,
         workdir,
@@ -128,7 +134,7 @@ def train(
         config,
         state,
         seconds,
-        train_step_fn=tracer.traced(train_step_fn, steps_done=start_step),
+        train_step_fn=tracer.traced(step_fn, steps_done=start_step),
         batches=_make_batches(config, splits, plan, start_step, mesh),
         validate=validation.make_validator(config, model, splits, mesh),
         schedule=schedule,

@@ -10,7 +10,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from chain_jax import errors
 
@@ -150,3 +150,49 @@ def locked(path: pathlib.Path) -> Iterator[None]:
     with contextlib.suppress(OSError):
       fcntl.flock(file, fcntl.LOCK_EX)
     yield
+
+
+@contextlib.contextmanager
+def held_alone(path: pathlib.Path, *, refusal: str) -> Iterator[None]:
+  """Keeps a lock that nobody waits for: a second holder is refused at once.
+
+  It ends with the block, which removes the file, or with the process, however
+  that ends. Where a file system has no locks, nobody is refused.
+
+  Args:
+    path: Of the lock's file, in a folder that exists; it names the holder.
+    refusal: What to tell the second one.
+
+  Raises:
+    RunError: If another process, or another block of this one, holds it.
+  """
+  with errors.writing(path):
+    file = _lock_now(path, refusal)
+  with file:
+    with contextlib.suppress(OSError):  # The name alone has no room.
+      os.truncate(file.fileno(), 0)
+      name = f"process {os.getpid()} on {socket.gethostname()}"
+      os.write(file.fileno(), name.encode())
+    try:
+      yield
+    finally:
+      path.unlink(missing_ok=True)
+
+
+def _lock_now(path: pathlib.Path, refusal: str) -> BinaryIO:
+  while True:
+    file = open(path, "a+b")
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      holder = file.read(200).decode(errors="replace") or "another process"
+      file.close()
+      raise errors.RunError(f"{refusal} ({holder}).") from None
+    except OSError:
+      return file
+    # The holder before may have removed this file after it was opened here.
+    with contextlib.suppress(FileNotFoundError):
+      if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+        return file
+    file.close()

@@ -1,15 +1,18 @@
 """The folder of a run: who owns it, and where its parts lie."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 
 from chain_jax import config as config_lib
 from chain_jax import config_rules, errors, ownership, whole_files
 
 # Network file systems remember for so long that a file was not there.
 _SHARED_SECONDS = 30.0
+_LOCK = ".run.lock"
 
 
 class Workdir:
@@ -23,6 +26,7 @@ class Workdir:
     self.checkpoints = checkpoint_folder or os.path.join(path, "checkpoints")
     self.neighbours = os.path.join(path, "neighbours.npz")
     self.report = os.path.join(path, "report.json")
+    self.results_lock = os.path.join(path, ".results.lock")
     self.profile_request = os.path.join(path, "profile")
 
   def codes(self, split: str) -> str:
@@ -74,6 +78,57 @@ def open_workdir(
   return workdir
 
 
+@contextlib.contextmanager
+def trained_alone(workdir: Workdir) -> Iterator[None]:
+  """Keeps the folders of a run to this run while the block lasts.
+
+  Only process 0 of a run does so, for all of its processes. Export and
+  evaluation of a run in training may go on beside it: they read checkpoints,
+  and their results have a lock of their own, for which each waits.
+
+  Args:
+    workdir: From `open_workdir`. Its checkpoints may lie elsewhere; an object
+      store has no locks, and then one that prints a line.
+
+  Raises:
+    RunError: If another run is at work in one of them, or cannot be kept out.
+  """
+  flags = {workdir.path: "--workdir"}
+  if "://" in workdir.checkpoints:
+    print(
+        f"{workdir.checkpoints}: an object store has no locks; see to it that no"
+        " other run saves there",
+        flush=True,
+    )
+  else:
+    flags[workdir.checkpoints] = "`train.checkpoint_folder`"
+  with contextlib.ExitStack() as stack:
+    for folder, flag in flags.items():
+      stack.enter_context(_held_alone(folder, flag))
+    yield
+
+
+@contextlib.contextmanager
+def _held_alone(folder: str, flag: str) -> Iterator[None]:
+  is_new = not os.path.exists(folder)
+  with errors.writing(folder, way_out=f"choose another {flag}"):
+    os.makedirs(folder, exist_ok=True)
+  lock = whole_files.held_alone(
+      pathlib.Path(folder, _LOCK),
+      refusal=(
+          f"{folder}: must be one run's alone, but another one is at work there;"
+          f" wait for its end, or choose another {flag}"
+      ),
+  )
+  try:
+    with lock:
+      yield
+  finally:
+    if is_new:  # And perhaps empty: what is refused leaves nothing behind.
+      with contextlib.suppress(OSError):
+        os.rmdir(folder)
+
+
 def claim_workdir(
     workdir: Workdir,
     config: config_lib.ExperimentConfig,
@@ -99,15 +154,13 @@ def claim_workdir(
           f" {', '.join(differing)} differ; point `data.root` at the files of"
           " that run or choose another --workdir."
       )
-  try:
-    os.makedirs(workdir.path, exist_ok=True)
-    for file, content in (
-        (workdir.data, fingerprints),
-        (workdir.config, dataclasses.asdict(config)),
-    ):
+  for file, content in (
+      (workdir.data, fingerprints),
+      (workdir.config, dataclasses.asdict(config)),
+  ):
+    with errors.writing(file, way_out="make room, or choose another --workdir"):
+      os.makedirs(workdir.path, exist_ok=True)
       whole_files.write_json(pathlib.Path(file), content, indent=2)
-  except OSError as error:
-    raise _unwritable(workdir.path, error.strerror) from error
 
 
 def check_shared(
@@ -123,7 +176,7 @@ def check_shared(
   Raises:
     InputError: If either is another.
   """
-  differing = [name for name in first if fingerprints.get(name) != first[name]]
+  differing = ownership.differing_videos(first, fingerprints)
   if differing:
     raise errors.InputError(
         "`data.root` must hold the same videos on all hosts, those of"
@@ -160,7 +213,10 @@ def read_config(path: str) -> config_lib.ExperimentConfig:
 
 
 def _holds_files(folder: str) -> bool:
-  return os.path.isdir(folder) and bool(os.listdir(folder))
+  if not os.path.isdir(folder):
+    return False
+  # What is hidden is no checkpoint, but perhaps a killed run's lock.
+  return any(not name.startswith(".") for name in os.listdir(folder))
 
 
 def _check_writable(path: str) -> None:

@@ -325,3 +325,34 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(small_disk):
   assert "\n" not in str(caught.value)
   os.remove(small_disk / "filler")
   _assert_same(_restore(small_disk / "c")[0], good)
+
+
+def test_a_step_that_cannot_be_saved_is_an_error(tmp_path):
+  _save(tmp_path / "c", [_state(seed=1, step=4)])
+  (tmp_path / "c" / "9999").mkdir()
+  with pytest.raises(errors.RunError, match="8 cannot be saved.*9999") as one:
+    _save(tmp_path / "c", [_state(seed=1, step=8)])
+  assert str(tmp_path / "c") in str(one.value) and "\n" not in str(one.value)
+
+
+def test_a_checkpoint_under_another_number_is_moved_aside(tmp_path, capsys):
+  good, newer = _state(seed=1, step=4), _state(seed=2, step=8)
+  _save(tmp_path / "c", [good, newer])
+  (tmp_path / "c" / "8").rename(tmp_path / "c" / "9999")
+  _assert_same(_restore(tmp_path / "c")[0], good)
+  assert "9999 is damaged (it holds the state of step 8)" in (
+      capsys.readouterr().out
+  )
+  _save(tmp_path / "c", [newer])
+  _assert_same(_restore(tmp_path / "c")[0], newer)
+
+
+def test_a_checkpoint_beyond_the_end_of_the_run_is_named(tmp_path):
+  _save(tmp_path / "c", [_state(seed=1, step=4), _state(seed=1, step=40)])
+  checkpoints = checkpoint.Checkpoints(
+      str(tmp_path / "c"), keep=3, owner=_OWNER
+  )
+  with pytest.raises(errors.RunError, match="checkpoint 40 must not .* 12;"):
+    checkpoints.restore(_target(), last_step=12)
+  checkpoints.close()
+  assert (tmp_path / "c" / "40").is_dir()

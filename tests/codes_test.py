@@ -4,11 +4,12 @@ import pathlib
 import threading
 import tracemalloc
 
+import full_disk
 import numpy as np
 import pytest
 
 from chain_jax import codes
-from chain_jax.errors import InputError
+from chain_jax.errors import InputError, RunError
 from chain_jax.labels import Labels
 
 
@@ -129,12 +130,22 @@ def test_failed_write_leaves_the_old_directory(tmp_path, monkeypatch):
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(os, "fsync", full_disk)
-  with pytest.raises(OSError, match="No space"):
+  with pytest.raises(RunError, match="query: could not be written .*No space"):
     _write(tmp_path / "query", num_videos=9)
   monkeypatch.undo()
   read = codes.read_code_directory(tmp_path / "query")
   np.testing.assert_array_equal(read.packed, packed, strict=True)
   assert [path.name for path in tmp_path.iterdir()] == ["query"]
+
+
+def test_a_full_disk_is_named_and_the_old_codes_stay(small_disk):
+  packed = _write(small_disk / "query")
+  full_disk.fill(small_disk, leaving=4096)
+  with pytest.raises(RunError, match=f"^{small_disk}/query: could not be"):
+    _write(small_disk / "query", num_videos=9000)
+  read = codes.read_code_directory(small_disk / "query")
+  np.testing.assert_array_equal(read.packed, packed, strict=True)
+  assert sorted(os.listdir(small_disk)) == ["filler", "query"]
 
 
 def test_leftovers_of_a_killed_writer_do_no_harm(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chain_jax import config as config_lib
-from chain_jax import config_rules
+from chain_jax import config_ranges, config_rules
 from chain_jax.errors import InputError
 
 
@@ -101,7 +101,7 @@ def test_the_decoder_has_a_rule_only_where_there_is_one():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", sorted(config_rules._RANGES))
+@pytest.mark.parametrize("name", sorted(config_ranges.RANGES))
 def test_no_number_may_be_infinite_or_nan(name, value):
   line = _complaint(name, value)
   assert line.startswith(f"`{name}` must be ") and f"got {value}" in line
@@ -126,7 +126,7 @@ def test_a_batch_that_devices_cannot_share_is_refused(name, size, way_out):
 
 
 def test_what_an_error_says_to_try_keeps_the_rule():
-  for name, (low, high) in config_rules._RANGES.items():
+  for name, (low, high) in config_ranges.RANGES.items():
     for value in (low - 1, high + 1):
       if not np.isfinite(value):
         continue
@@ -142,7 +142,7 @@ def test_every_numeric_field_has_a_rule_and_every_rule_a_field():
       if type(config_lib.field_value(config, name)) in (int, float)
   }
   # `validate` checks the number of bits by itself: a multiple, no range.
-  assert numeric - {"model.num_bits"} == set(config_rules._RANGES)
+  assert numeric - {"model.num_bits"} == set(config_ranges.RANGES)
 
 
 def test_field_names_are_dotted_and_lead_to_their_values():
@@ -196,3 +196,16 @@ def test_whole_numbers_and_lists_do_where_numbers_and_pairs_are_asked():
   config = config_lib.ExperimentConfig()
   config.loss.temperature, config.augment.crop_fraction = 1, [0.5, 1]
   config_rules.validate(config, num_devices=1)
+
+
+@pytest.mark.parametrize("value", [2**31, 10**30])
+@pytest.mark.parametrize(
+    "name", sorted(["model.num_bits", *config_ranges.RANGES])
+)
+def test_no_number_is_larger_than_what_counts_it(name, value):
+  config = config_lib.ExperimentConfig()
+  is_float = isinstance(config_lib.field_value(config, name), float)
+  line = _complaint(name, float(value) if is_float else value)
+  assert line.startswith(f"`{name}` must be ")
+  way_out = float(line.rpartition("try ")[2].rstrip("."))
+  assert way_out < 2**31

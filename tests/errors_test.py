@@ -118,3 +118,30 @@ def test_a_reader_that_has_had_enough_is_no_failure():
       text=True,
   )
   assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""
+
+
+class JaxRuntimeError(RuntimeError):
+  """Stands in for JAX's own: it is known by its name."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 7.28 TiB for an array"),
+        JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\n allocating 8 TiB"),
+    ],
+)
+def test_too_little_memory_is_one_line(error, capsys):
+  code, printed = _run(error, capsys)
+  assert code == 1 and printed.err.count("\n") == 1
+  assert "needs more memory than there is" in printed.err
+  assert "8 TiB" in printed.err
+
+
+def test_another_failure_of_jax_is_a_bug(capsys):
+  with pytest.raises(JaxRuntimeError):
+    _run(JaxRuntimeError("INTERNAL: no"), capsys)
+
+
+def test_a_broken_pipe_of_another_kind_is_no_success(capsys):
+  assert _run(BrokenPipeError(32, "Broken pipe"), capsys)[0] == 1

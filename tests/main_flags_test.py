@@ -222,3 +222,28 @@ def test_a_wrong_type_is_found_before_jax_is_imported(tmp_path, argument):
   assert done.returncode == 2
   assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
   assert not list(tmp_path.iterdir())
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(run, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "mine.py").write_text(
+      "from chain_jax import config as lib\n"
+      "def get_config():\n"
+      "  config = lib.ExperimentConfig()\n"
+      "  config.data.prepared.segments_root = '~/segments'\n"
+      "  return config\n"
+  )
+  code, line, started = run(
+      "--config=~/mine.py",
+      "--workdir=~/run",
+      "--config.data.root=~/data",
+      "--config.train.checkpoint_folder=~/checkpoints",
+      "--config.name=a~b",
+  )
+  config = started["config"]
+  assert (code, line) == (0, "")
+  assert started["path"] == f"{tmp_path}/run"
+  assert config.data.root == f"{tmp_path}/data"
+  assert config.data.prepared.segments_root == f"{tmp_path}/segments"
+  assert config.train.checkpoint_folder == f"{tmp_path}/checkpoints"
+  assert config.name == "a~b"

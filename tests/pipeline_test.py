@@ -1,6 +1,7 @@
 """The stream of batches: the step is its whole state."""
 
 import functools
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -11,7 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from array_source import ArraySource
+from array_source import ArraySource, random_videos
 
 from chain_jax import errors
 from chain_jax.data import frame_sampling, pipeline, records, synthetic
@@ -257,6 +258,31 @@ class _Damaged:
 def test_a_damaged_row_ends_the_stream_with_its_own_error(num_workers):
   with pytest.raises(errors.InputError, match="row 3 must be finite"):
     _batches(_Damaged(), range(20), num_workers=num_workers)
+
+
+class _Slow(ArraySource):
+
+  def read_frames(self, video):
+    time.sleep(0.02)
+    return super().read_frames(video)
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_a_killed_worker_is_one_line(worker):
+  batches = pipeline.make_export_batches(
+      _Slow(random_videos([(3, 4)] * 400)),
+      batch_size=1,
+      num_frames=2,
+      num_workers=2,
+  )
+  with batches as iterator:
+    next(iterator)
+    children = multiprocessing.active_children()
+    os.kill(children[worker].pid, signal.SIGKILL)
+    with pytest.raises(errors.RunError, match="killed or crashed") as caught:
+      list(iterator)
+  line = str(caught.value)
+  assert "exit code -9" in line and "`data.num_workers`" in line
 
 
 _KILLED = """

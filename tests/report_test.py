@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from chain_jax import errors
 from chain_jax import report as report_lib
 from chain_jax.errors import InputError
 
@@ -65,7 +66,7 @@ def test_failed_write_keeps_the_old_report(tmp_path, monkeypatch):
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(os, "fsync", full_disk)
-  with pytest.raises(OSError, match="No space"):
+  with pytest.raises(errors.RunError, match="report.json: could not.*No space"):
     report_lib.write_report(path, _report(_result("chain", 0.9)))
   kept = report_lib.read_report(path)["results"][0]["map_at_k"]["5"]
   assert kept == 0.5

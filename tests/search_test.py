@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import faiss
+import full_disk
 import numpy as np
 import pytest
 
@@ -197,3 +198,29 @@ def test_command_imports_no_jax():
       check=True,
   )
   assert done.stdout.strip() == "set()"
+
+
+def test_a_tilde_is_the_home_folder(folders, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.chdir("/")
+  flags = ["--gallery=~/gallery", "--query", "~/query", "--output=~/found"]
+  assert search.main(flags) == 0, capsys.readouterr().err
+  assert (tmp_path / "found").read_text().count("\n") == 1
+
+
+def test_neighbours_are_written_whole_or_not_at_all(
+    folders, small_disk, capsys
+):
+  output = small_disk / "found.jsonl"
+  assert search.main([*folders, f"--output={output}"]) == 0
+  old = output.read_bytes()
+  full_disk.fill(small_disk, leaving=0)
+  assert search.main([*folders, f"--output={output}"]) == 1
+  line = capsys.readouterr().err
+  assert line.startswith(f"error: {output}: could not be written (No space")
+  assert line.count("\n") == 1
+  assert output.read_bytes() == old
+  assert {file.name for file in small_disk.iterdir()} == {
+      "found.jsonl",
+      "filler",
+  }

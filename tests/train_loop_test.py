@@ -112,3 +112,12 @@ def test_a_machine_that_lost_its_disk_goes_on_from_the_checkpoint_folder(
       errors.InputError, match="kept: checkpoint 12 is of a run"
   ):
     run.run(config, path=str(tmp_path / "other"), mode="train")
+
+
+def test_more_steps_than_int32_counts_are_refused():
+  config = tiny.tiny_config(train__num_epochs=2**30)
+  splits = splits_lib.make_splits(config.data, seed=0)
+  with pytest.raises(errors.InputError, match="3221225472; set `train.max_st"):
+    train_loop.make_plan(config, splits)
+  config.train.max_steps = 7
+  assert train_loop.make_plan(config, splits).num_steps == 7

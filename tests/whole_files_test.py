@@ -106,3 +106,44 @@ def test_a_name_that_is_no_utf8_comes_back(tmp_path):
   path = tmp_path / "config.json"
   whole_files.write_json(path, content)
   assert whole_files.read_json(path, must_be="a", way_out="b") == content
+
+
+def test_a_second_one_is_refused_where_a_lock_is_held_alone(tmp_path):
+  path = tmp_path / "lock"
+  with whole_files.held_alone(path, refusal="taken; go away"):
+    with pytest.raises(errors.RunError, match=r"^taken; go away \(process \d+"):
+      with whole_files.held_alone(path, refusal="taken; go away"):
+        raise AssertionError
+    assert path.exists()
+  assert not path.exists()
+  with whole_files.held_alone(path, refusal="taken"):
+    pass
+
+
+def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
+  def flock(*_):
+    raise OSError(37, "No locks available")
+
+  monkeypatch.setattr(whole_files.fcntl, "flock", flock)
+  with whole_files.held_alone(tmp_path / "lock", refusal="taken"):
+    with whole_files.held_alone(tmp_path / "lock", refusal="taken"):
+      pass
+
+
+def test_a_lock_removed_while_it_was_opened_is_taken_anew(
+    tmp_path, monkeypatch
+):
+  path, flock, times = tmp_path / "lock", whole_files.fcntl.flock, []
+
+  def flock_late(file, how):
+    if not times:
+      path.unlink()  # As the holder before does at its end.
+    times.append(how)
+    flock(file, how)
+
+  monkeypatch.setattr(whole_files.fcntl, "flock", flock_late)
+  with whole_files.held_alone(path, refusal="taken"):
+    assert path.exists() and len(times) == 2
+    with pytest.raises(errors.RunError, match="taken"):
+      with whole_files.held_alone(path, refusal="taken"):
+        raise AssertionError

@@ -135,3 +135,30 @@ def test_a_path_that_is_no_utf8_is_kept(tmp_path):
   root = os.fsdecode(b"caf\xe9")
   claimed = _claim(tmp_path, data__root=root)
   assert workdir.read_config(claimed.path).data.root == root
+
+
+def test_two_workdirs_may_not_share_a_checkpoint_folder(tmp_path):
+  shared = {"train__checkpoint_folder": str(tmp_path / "shared")}
+  one, other = (_open(tmp_path / name, **shared) for name in "ab")
+  with workdir.trained_alone(one):
+    with pytest.raises(errors.RunError, match="train.checkpoint_folder"):
+      with workdir.trained_alone(other):
+        raise AssertionError
+  assert not list(tmp_path.iterdir())  # Nothing was trained.
+  with workdir.trained_alone(other):
+    pass
+
+
+def test_an_object_store_is_said_to_have_no_lock(tmp_path, capsys):
+  opened = _open(tmp_path / "a", train__checkpoint_folder="gs://bucket/run")
+  with workdir.trained_alone(opened):
+    assert capsys.readouterr().out.startswith(
+        "gs://bucket/run: an object store"
+    )
+
+
+def test_the_lock_of_a_killed_run_is_no_checkpoint(tmp_path):
+  (tmp_path / "checkpoints").mkdir()
+  (tmp_path / "checkpoints" / ".run.lock").write_text("process 1 on a")
+  with workdir.trained_alone(_open(tmp_path)):
+    pass

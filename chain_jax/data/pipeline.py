@@ -9,6 +9,7 @@ at once, as stored; what the numbers mean is the devices' business
 
 import contextlib
 import dataclasses
+import re
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Num
 
-from chain_jax import errors
+from chain_jax import errors, stop_notice
 from chain_jax.data import frame_sampling, records, sources
 from chain_jax.data import neighbours as neighbours_lib
 from chain_jax.data.neighbour_plan import NeighbourPlan
@@ -238,10 +239,32 @@ def _iterate(
     )
   iterator = iter(dataset)
   try:
-    yield iterator
+    yield _told_of_loss(iterator)
   finally:
     if hasattr(iterator, "close"):
       iterator.close()
+
+
+def _told_of_loss(batches: Iterator[Batch]) -> Iterator[Batch]:
+  """Passes batches on; says plainly where a process that makes them is gone.
+
+  Raises:
+    RunError: If one was killed or crashed; none once a notice to stop is here,
+      which may have reached the process too.
+  """
+  try:
+    yield from batches
+  except RuntimeError as error:  # grain has no class of its own for this.
+    is_loss = "Worker process was terminated" in str(error)
+    if not is_loss or stop_notice.requested():
+      raise
+    code = re.search(r"exit code (-?\d+)", str(error))
+    raise errors.RunError(
+        "a process that reads videos was killed or crashed"
+        f" ({code[0] if code else 'no exit code'}), perhaps for want of memory;"
+        " lower `data.num_workers` or `train.batch_size`, or run the same"
+        " command again."
+    ) from error
 
 
 def _leave_signals_to_the_run(worker: int, num_workers: int) -> None:

@@ -1,9 +1,6 @@
 """The config's dataset, as the splits that a run works on."""
 
-import hashlib
 from typing import NamedTuple
-
-import numpy as np
 
 from chain_jax import config as config_lib
 from chain_jax.data import (
@@ -13,10 +10,10 @@ from chain_jax.data import (
     field_files,
     frame_sampling,
     holding_out,
-    records,
     sources,
     synthetic,
 )
+from chain_jax.data import fingerprints as fingerprints_lib
 from chain_jax.errors import InputError
 
 
@@ -115,28 +112,21 @@ def fingerprints(splits: Splits) -> dict[str, str]:
   """Names the videos of every split that a run works on, by what they are.
 
   Returns:
-    By split, a SHA-256 in hex of its ids and of the frames of its first,
-    middle and last video: enough to tell another release or split from this
-    one, and cheap where features lie on a disk.
+    `fingerprints.of_source` of each split, under its name and their endings.
   """
   named = splits._asdict()
   if splits.validation is not None:
     named["validation"] = splits.validation[0]
-  return {
-      name: fingerprint(source)
-      for name, source in named.items()
-      if source is not None
-  }
-
-
-def fingerprint(source: sources.VideoSource) -> str:
-  """Names the videos of one split; see `fingerprints`."""
-  digest = hashlib.sha256("\n".join(source.ids.tolist()).encode())
-  for video in (0, len(source) // 2, len(source) - 1):
-    frames = records.to_features(source.read_frames(video), source.scaling)
-    digest.update(f"{frames.shape}".encode())
-    digest.update(np.ascontiguousarray(frames).data)
-  return digest.hexdigest()
+  found: dict[str, str] = {}
+  known: dict[int, dict[str, str]] = {}
+  for name, source in named.items():
+    if source is None:
+      continue
+    if id(source) not in known:  # The gallery may be the train split.
+      known[id(source)] = fingerprints_lib.of_source(source)
+    for part, fingerprint in known[id(source)].items():
+      found[name + part] = fingerprint
+  return found
 
 
 def _prepared(config: config_lib.DataConfig) -> Splits:
