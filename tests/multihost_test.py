@@ -198,8 +198,9 @@ def one_process(tmp_path_factory):
     "num_processes", [2, pytest.param(4, marks=pytest.mark.slow)]
 )
 def test_several_processes_learn_what_one_learns(
-    num_processes, one_process, tmp_path
+    num_processes, one_process, tmp_path, monkeypatch
 ):
+  monkeypatch.setenv("http_proxy", "http://localhost:1")  # Asks no proxy.
   path = tmp_path / "run"
   with local_runs.launch(path, num_processes, **_CHANGES) as process:
     output, error = process.communicate(timeout=300)
