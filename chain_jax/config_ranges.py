@@ -78,6 +78,7 @@ RANGES = {
 # fail in a library, as steps and videos are counted in int32.
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 1e9
 LARGEST = {
+    "optimizer.learning_rate": 1e38,
     "data.feature_dim": 2**20,
     "data.num_frames": 2**16,
     "data.num_workers": 1024,
