@@ -1,7 +1,8 @@
 """Opens files of weights: safetensors, and Keras HDF5; never a pickle.
 
-Opening reads names, shapes and types only, so that a file can be refused before
-its numbers are read.
+Safetensors are opened by names, shapes and types only, so that a file can be
+refused before its numbers are read. HDF5 is read in a process of its own, which
+a damaged file may crash or hang.
 """
 
 import contextlib
@@ -14,22 +15,14 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from chain_jax.errors import InputError
+from chain_jax.errors import InputError, one_line
+from chain_jax.guarded import call_guarded
 
 # Suffixes of files that torch and others write with pickle inside.
 PICKLE_SUFFIXES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt", ".tar")
 _COPY_AGAIN = "copy or download it again"
 # Names of layers fill some kilobytes; HDF5 keeps no attribute above 64 KiB.
 _MAX_ATTRIBUTE_BYTES = 2**16
-# What h5py raises on damaged bytes, and on attributes of another kind.
-_HDF5_ERRORS = (
-    OSError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-)
 _SAFETENSORS_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}
 
 
@@ -119,36 +112,35 @@ def open_keras_hdf5(path: pathlib.Path) -> Iterator[dict[str, StoredTensor]]:
   Raises:
     InputError: If the file is damaged or laid out otherwise.
   """
-  try:
-    file = h5py.File(path, "r")
-  except OSError as error:
-    raise _damaged(path, "HDF5", error) from error
-  with file:
-    try:
-      tensors = dict(_keras_tensors(path, file))
-    except _HDF5_ERRORS as error:
-      raise InputError(
-          f"{path}: must hold the layers that Keras' `save_weights` writes, got"
-          f" another layout ({_reason(error)}); check that this is the right"
-          " file."
-      ) from error
-    yield tensors
-
-
-def _keras_tensors(
-    path: pathlib.Path, file: h5py.File
-) -> Iterator[tuple[str, StoredTensor]]:
-  for layer in _texts(file, "layer_names"):
-    group = file[layer]
-    for place, key in enumerate(_texts(group, "weight_names")):
-      last = ("kernel", "bias")[place] if place < 2 else f"weight{place}"
-      name, dataset = f"{layer}/{last}", group[key]
-      dtype = dataset.dtype.newbyteorder("=").name
-      yield name, StoredTensor(
-          dataset.shape or (),
-          dtype,
-          lambda dataset=dataset: _read(path, dataset),
+  arrays = call_guarded(
+      _read_keras,
+      path,
+      must_be="a whole HDF5 file with the layers that Keras' `save_weights`"
+      " writes",
+      way_out=_COPY_AGAIN,
+  )
+  yield {
+      name: StoredTensor(
+          array.shape,
+          array.dtype.newbyteorder("=").name,
+          lambda array=array: array,
       )
+      for name, array in arrays.items()
+  }
+
+
+def _read_keras(path: str) -> dict[str, np.ndarray]:
+  arrays = {}
+  with h5py.File(path, "r") as file:
+    for layer in _texts(file, "layer_names"):
+      group = file[layer]
+      for place, key in enumerate(_texts(group, "weight_names")):
+        last = ("kernel", "bias")[place] if place < 2 else f"weight{place}"
+        dataset = group[key]
+        if dataset.shape is None or dataset.dtype.kind not in "biuf":
+          raise ValueError(f"{layer}/{last} holds no numbers")
+        arrays[f"{layer}/{last}"] = dataset[()]
+  return arrays
 
 
 def _texts(node: h5py.Group, attribute: str) -> list[str]:
@@ -161,19 +153,8 @@ def _texts(node: h5py.Group, attribute: str) -> list[str]:
   return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
 
 
-def _read(path: pathlib.Path, dataset: h5py.Dataset) -> np.ndarray:
-  try:
-    return dataset[()]
-  except (OSError, RuntimeError) as error:
-    raise _damaged(path, "HDF5", error) from error
-
-
 def _damaged(path: pathlib.Path, kind: str, error: Exception) -> InputError:
   return InputError(
       f"{path}: must be a whole {kind} file, got damaged or other data"
-      f" ({path.stat().st_size} bytes; {_reason(error)}); {_COPY_AGAIN}."
+      f" ({path.stat().st_size} bytes; {one_line(error)}); {_COPY_AGAIN}."
   )
-
-
-def _reason(error: Exception) -> str:
-  return " ".join(str(error).split())[:200] or type(error).__name__
