@@ -98,7 +98,8 @@ def check(read, sources, folder, *, seconds):
   try:
     while worker.is_alive():
       worker.join(0.2)
-      busy = time.monotonic() - since.value if since.value else 0.0
+      began = since.value  # Read once: it becomes 0 at any moment.
+      busy = time.monotonic() - began if began else 0.0
       assert busy < _MOST_SECONDS, f"copy {number.value} hangs"
     with contextlib.suppress(EOFError):  # It had nothing to say.
       assert not (fault := receiver.recv()), f"copy {number.value}: {fault}"
