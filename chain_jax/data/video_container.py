@@ -11,11 +11,18 @@ from chain_jax import errors
 from chain_jax.data.video_completeness import VideoError
 from chain_jax.data.video_pixels import MAX_PIXELS
 
-# Containers of video. Left out are playlists, which name other files, and
-# what FFmpeg makes a video of without it being one: text, single pictures.
+# Containers and bare streams of video, those of games and old players too. Left
+# out is what names other files (playlists, MLV), and what FFmpeg makes a video of
+# without it being one: text, single pictures.
 _FORMATS = (
     "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,gif,ogg,rm,mxf,"
-    "dv,nut,ivf,h261,h263,h264,hevc,vvc,m4v,obu,vc1,wtv,nsv,yuv4mpegpipe"
+    "dv,nut,ivf,h261,h263,h264,hevc,vvc,m4v,obu,vc1,wtv,nsv,yuv4mpegpipe,"
+    "4xm,anm,avs,avs2,avs3,bethsoftvid,bfi,bink,c93,cavsvideo,cdxl,cine,dfa,"
+    "dhav,dirac,dnxhd,dsicin,dxa,ea,ea_cdata,film_cpk,filmstrip,flic,frm,gdv,"
+    "gxf,hnm,idcin,iff,ipmovie,iv8,ivr,jv,kux,live_flv,lmlm4,lvf,lxf,"
+    "mjpeg_2000,mm,moflex,mtv,mv,mvi,mxg,nuv,paf,pmp,psxstr,pva,r3d,rl2,roq,"
+    "rpl,sga,simbiosis_imx,smjpeg,smk,smush,thp,tiertexseq,tmv,ty,vc1test,"
+    "vividas,vivo,vmd,wc3movie,wsvqa,xmv,yop"
 )
 
 
