@@ -217,6 +217,44 @@ def test_turning_without_side_data_is_turning_with_it(tmp_path, monkeypatch):
   np.testing.assert_array_equal(_decode(path), expected, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_damage"),
+    [
+        ("SEI type 5 size 32 truncated at 31\n", False),
+        ("Overread VUI by 2 bits\n", False),
+        ("error while decoding MB 4 3, bytestream -8\n", True),
+    ],
+)
+def test_what_is_said_beside_the_pictures_is_no_damage(text, is_damage):
+  decoder = videos._Decoder(av, pathlib.Path("a"), 48, [(16, "h264", text)])
+  if is_damage:
+    with pytest.raises(videos._Complaint, match="^error while decoding MB 4 3"):
+      decoder._check()
+  else:
+    decoder._check()
+
+
+def test_a_codec_that_keeps_more_than_key_frames_is_decoded_in_full(tmp_path):
+  # GIF: frames are patches on what was there before, keys or not.
+  path = video_files.write_video(
+      tmp_path / "a.gif",
+      video_files.moving_frames(12),
+      codec="gif",
+      pixel_format="rgb8",
+      rate=10,
+  )
+  with video_container.open_video(av, path) as (container, stream):
+    index = video_index.read_index(container, stream)
+  runs = video_index.plan_runs(index, np.array([3, 11]))
+  assert runs == [video_index.Run(0, 12)]
+  other = video_files.write_video(
+      tmp_path / "a.mkv", video_files.moving_frames(12), options={"g": "3"}
+  )
+  with video_container.open_video(av, other) as (container, stream):
+    index = video_index.read_index(container, stream)
+  assert len(video_index.plan_runs(index, np.array([3, 11]))) == 2
+
+
 def test_a_pyav_that_is_too_old_is_named(tmp_path, monkeypatch):
   monkeypatch.setattr(av, "__version__", "16.1.0")
   video_container.import_av.cache_clear()

@@ -13,6 +13,13 @@ from chain_jax.data.video_completeness import VideoError
 
 # What a packet says of all that follow it.
 _STANDING = ("palette", "new_extradata", "param_change")
+# Codecs whose key frames forget all that was before, beside those that have
+# nothing but such frames. Screen codecs keep a cursor, for one.
+_FORGETFUL = frozenset(
+    "av1 cavs ffv1 flv1 h261 h263 h264 hevc mpeg1video mpeg2video mpeg4"
+    " msmpeg4v1 msmpeg4v2 msmpeg4v3 rv10 rv20 rv30 rv40 theora vc1 vp6 vp6f"
+    " vp8 vp9 vvc wmv1 wmv2 wmv3".split()
+)
 
 
 class PacketIndex(NamedTuple):
@@ -62,7 +69,8 @@ def read_index(container: Any, stream: Any) -> PacketIndex:
       packets cover less than 90 % of the time that the file announces.
   """
   packets = []
-  is_standing = False
+  codec = stream.codec_context.codec
+  is_standing = not (codec.intra_only or codec.canonical_name in _FORGETFUL)
   for packet in container.demux(stream):
     is_standing |= any(map(packet.has_sidedata, _STANDING))
     # In a transport stream it says that a counter jumped, as where two files
@@ -86,7 +94,7 @@ def read_index(container: Any, stream: Any) -> PacketIndex:
   video_completeness.check_complete(
       _seconds_found(index, stream), container, stream
   )
-  if is_standing:  # So no packet may be left out.
+  if is_standing:  # So no packet before a frame may be left out.
     only_first = np.arange(len(is_key)) == index.start
     index = index._replace(is_key=only_first)
   return index

@@ -21,6 +21,7 @@ stream (VP8, VP9 and HEVC notice little).
 """
 
 import contextlib
+import itertools
 import pathlib
 import re
 from collections.abc import Iterator
@@ -44,8 +45,14 @@ from chain_jax.data.video_index import PacketIndex
 # What H.264 and HEVC say of pictures to build on that are not there.
 _ABOUT_REFERENCES = re.compile(
     r"mmco|missing reference|reference picture missing|could not find ref"
-    r"|co located",
+    r"|co located|number of reference frames",
     re.IGNORECASE,
+)
+# What is said of every picture of some intact files: of messages beside the
+# pictures, of pictures without colours, of blocks of a track that is not there.
+_HARMLESS = re.compile(
+    r"^SEI type|^Overread VUI|^gray chroma|^ext header missing"
+    r"|^Invalid track number"
 )
 
 
@@ -243,8 +250,8 @@ class _Decoder:
         ]
 
   def _check(self, frame: Any = None) -> None:
-    if self._complaints:
-      text = self._complaints[0][2]
+    texts = [text for _, _, text in self._complaints]
+    for text in itertools.filterfalse(_HARMLESS.search, texts):
       raise _Complaint(" ".join(text.split()) or "the decoder complains")
     if frame is not None and frame.is_corrupt:
       raise _Complaint("a frame has faults")
