@@ -41,7 +41,7 @@ def pytest_addoption(parser):
   parser.addoption(
       "--fuzz_seconds",
       type=float,
-      default=5.0,
+      default=2.0,
       help="how long each kind of file is damaged and read",
   )
 

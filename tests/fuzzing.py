@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import pathlib
+import re
 import resource
 import shutil
 import struct
@@ -142,5 +143,9 @@ def read_one(read, path):
 
 
 def _peak_bytes():
-  usages = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-  return max(resource.getrusage(one).ru_maxrss for one in usages) * 1024
+  """The most that this process, or one of its children, has held."""
+  # `ru_maxrss` of a process starts at what its parent held.
+  status = pathlib.Path("/proc/self/status").read_text()
+  own = int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+  children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+  return max(own, children) * 1024

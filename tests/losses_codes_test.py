@@ -72,7 +72,8 @@ def test_bfloat16_codes_accumulate_in_float32(name):
   relaxed = jnp.full((1000, 8), 0.1, jnp.bfloat16)
   expected = getattr(reference, name)(np.asarray(relaxed[:2], np.float64))
   actual = getattr(codes, name)(relaxed)
-  # float32 sums over 1000 rows; in bfloat16 a sum of 1000 stops at 256 * 0.1.
+  # float32 sums over 1000 rows, in the order of the machine: 1000 ulp are 6e-5.
+  # In bfloat16 a sum of 1000 stops at 256 * 0.1.
   np.testing.assert_allclose(
-      actual, np.float32(expected), rtol=1e-5, strict=True
+      actual, np.float32(expected), rtol=1e-4, strict=True
   )

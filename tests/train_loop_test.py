@@ -14,6 +14,8 @@ from chain_jax.data import splits as splits_lib
 
 
 def _checkpoints(path):
+  if not (path / "checkpoints").exists():
+    return []
   names = os.listdir(path / "checkpoints")
   return sorted(int(name) for name in names if name.isdigit())
 
